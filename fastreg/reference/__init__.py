@@ -1,0 +1,25 @@
+"""fastreg in plain NumPy: the same names, each written as its formula.
+
+This is the definition that the compiled functions are tested against, and the place to look up
+what one of them computes. It is never a fallback: it checks no argument, and for f32 arrays it
+computes in float64 and rounds once at the end, so that its own rounding does not count.
+"""
+
+# A module that has the name of a function (dropout, norm) comes before the function does: importing
+# a submodule binds its name here, and the function must be bound last.
+from .dropout import dropout, dropout_backward, dropout_mask
+from .losses import smooth_l1_loss
+from .norm import batch_norm, batch_norm_backward
+from .optim import sgd_step
+from .prox import soft_threshold
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "dropout",
+    "dropout_backward",
+    "dropout_mask",
+    "sgd_step",
+    "smooth_l1_loss",
+    "soft_threshold",
+]

@@ -1,0 +1,113 @@
+"""Dropout whose mask is a pure function of (seed, offset, index), so that none is ever stored.
+
+The random words come from Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as
+easy as 1, 2, 3. SC 2011). The way from words to decisions is frozen: a mask, once published by its
+seed, is the same in every later version.
+"""
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from ._arrays import as_float, give
+
+LANES = 16  # counters of one group; their 64 words are 256 bytes
+GROUP_BYTES = 256
+LOW_32 = 0xFFFFFFFF
+
+
+def philox4x32(counter, key, rounds=10):
+    """Philox: counter (4, …) and key (2,) of 32-bit words to (4, …) random 32-bit words."""
+    c0, c1, c2, c3 = np.asarray(counter, dtype=np.uint64)
+    k0, k1 = (int(k) for k in key)
+    low, half = np.uint64(LOW_32), np.uint64(32)
+    for _ in range(rounds):
+        left = np.uint64(0xD2511F53) * c0
+        right = np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (
+            (right >> half) ^ c1 ^ np.uint64(k0),
+            right & low,
+            (left >> half) ^ c3 ^ np.uint64(k1),
+            left & low,
+        )
+        k0 = (k0 + 0x9E3779B9) & LOW_32  # the golden ratio
+        k1 = (k1 + 0xBB67AE85) & LOW_32  # √3 − 1
+    return np.stack([c0, c1, c2, c3]).astype(np.uint32)
+
+
+def _words(q, seed, offset):
+    """The four words of each 64-bit counter in q, in the stream (seed, offset)."""
+    q = np.asarray(q, dtype=np.uint64)
+    counter = [
+        q & np.uint64(LOW_32),
+        q >> np.uint64(32),
+        np.full_like(q, offset & LOW_32),
+        np.full_like(q, offset >> 32),
+    ]
+    return philox4x32(counter, (seed & LOW_32, seed >> 32))
+
+
+def _bytes(groups, seed, offset):
+    """256 random bytes a group: counters 16·group + lane, laid out word first, little-endian."""
+    words = _words(np.arange(groups * LANES), seed, offset)  # (word, group·lane)
+    words = words.reshape(4, groups, LANES).transpose(1, 0, 2)
+    return np.ascontiguousarray(words, dtype="<u4").view(np.uint8).reshape(-1)
+
+
+def _kept(n, p, seed, offset):
+    """The n decisions: element i is dropped where its 32-bit number is below t = round(p·2³²)."""
+    t = round(p * 2**32)
+    if t == 2**31:  # a fair coin: the first bit of the number decides
+        groups = -(-n // (8 * GROUP_BYTES))
+        return np.unpackbits(_bytes(groups, seed, offset))[:n].astype(bool)
+
+    # The number's first byte decides, except where it equals that of t: there, the other three.
+    groups = -(-n // GROUP_BYTES)
+    first = _bytes(groups, seed, offset)[:n].astype(np.int64)
+    dropped = first < t >> 24
+    tie = np.flatnonzero(first == t >> 24)
+    words = _words(tie.astype(np.uint64) >> np.uint64(2) | np.uint64(2**63), seed, offset)
+    rest = words[tie & 3, np.arange(tie.size)] >> np.uint32(8)
+    dropped[tie] = rest < t & 0xFFFFFF
+    return ~dropped
+
+
+def _decisions(shape, p, seed, offset, axis):
+    """True where kept; drawn over the shape of `axis` in C order, of length 1 along the others."""
+    axes = range(len(shape)) if axis is None else normalize_axis_tuple(axis, len(shape))
+    drawn = tuple(n if d in axes else 1 for d, n in enumerate(shape))
+    return _kept(int(np.prod(drawn)), p, seed, offset).reshape(drawn)
+
+
+def dropout_mask(shape, p=0.5, *, seed, offset=0, axis=None, packed=False):
+    """The decisions of `dropout`: True where kept. `packed`: one bit each, as np.packbits does."""
+    shape = np.empty(shape, dtype=[]).shape  # an int is a shape too
+    kept = np.broadcast_to(_decisions(shape, p, seed, offset, axis), shape)
+    return np.packbits(kept) if packed else kept.copy()
+
+
+def dropout(x, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, out=None):
+    """Drop each element with probability p: x·mask/(1 − p) in training, x otherwise.
+
+    mode="vanilla": x·mask in training, x·(1 − p) otherwise. Either way the expectation of a
+    training pass is the other pass. A dropped element is +0.0 whatever it was, NaN too.
+    """
+    x = as_float(x)
+    scale = 1.0
+    if mode == "inverted" and training and p < 1:
+        scale = 1 / (1 - p)
+    if mode == "vanilla" and not training:
+        scale = 1 - p
+    scaled = x * x.dtype.type(scale)
+    if not training:
+        return give(scaled, x.dtype, out)
+    kept = _decisions(x.shape, p, seed, offset, axis)
+    return give(np.where(kept, scaled, 0.0), x.dtype, out)
+
+
+def dropout_backward(
+    grad, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, out=None
+):
+    """The gradient by x. Dropout multiplies by a diagonal matrix, which is its own transpose."""
+    return dropout(
+        grad, p, seed=seed, offset=offset, training=training, mode=mode, axis=axis, out=out
+    )
