@@ -1,0 +1,2 @@
+/* The families of kernels, in the order of kernels.def; instantiate.h includes this once for each T. */
+#include "kernels/prox.inc"

@@ -1,0 +1,68 @@
+/* Expands every kernels/<family>.inc for f32 and f64, for the instruction set that the including file names, and
+ * collects the functions in that file's table. Everything but the table is static: code compiled for AVX must
+ * not be what the linker gives the baseline.
+ *
+ * The vocabulary of an .inc:
+ *   KERNEL(name) { … }   the body of a kernel: a (its arguments), first, n
+ *   T                    float or double
+ *   FN(name)             a helper's name, one for each T:  static inline T FN(square)(T x)
+ *   FOR_EACH(i, n)       a loop whose iterations are independent, so that it vectorises even where out is x
+ *   LANES, FOR_LANES(l)  the fixed number of lanes (eight SSE, four AVX2 or two AVX-512 registers) in which
+ *                        sums are kept: the same additions in the same order on every instruction set
+ *   C(1.5)               a constant of type T
+ *   ABS SQRT COPYSIGN    <math.h> for T */
+
+#include <math.h>
+#include <string.h>
+
+#include "core.h"
+#include "target.h"
+
+#define CONCAT_(a, b) a##_##b
+#define CONCAT(a, b) CONCAT_(a, b)
+#define FN(name) CONCAT(name, SUFFIX)
+#define C(x) ((T)(x))
+
+#define FOR_EACH(i, n) FASTREG_IVDEP for (int64_t i = 0; i < (n); i++)
+#define FOR_LANES(l) for (int l = 0; l < LANES; l++)
+
+/* The table wants one type of function, the body wants its own arguments. */
+#define KERNEL(name)                                                                                  \
+    FASTREG_INLINE void FN(name##_body)(const name##_args *a, int64_t first, int64_t n);              \
+    static void FN(name)(const void *args, int64_t first, int64_t n) { FN(name##_body)(args, first, n); } \
+    FASTREG_INLINE void FN(name##_body)(const name##_args *a, int64_t first, int64_t n)
+
+#define T float
+#define SUFFIX f32
+#define LANES 32
+#define ABS fabsf
+#define SQRT sqrtf
+#define COPYSIGN copysignf
+#include "families.h"
+#undef T
+#undef SUFFIX
+#undef LANES
+#undef ABS
+#undef SQRT
+#undef COPYSIGN
+
+#define T double
+#define SUFFIX f64
+#define LANES 16
+#define ABS fabs
+#define SQRT sqrt
+#define COPYSIGN copysign
+#include "families.h"
+
+#undef KERNEL
+#define TABLE CONCAT(fastreg_table, FASTREG_TARGET)
+
+const fastreg_table TABLE = {{
+#define KERNEL(name, roles, cutoff, ...) [KERNEL_##name] = {name##_f32, name##_f64},
+#include "kernels.def"
+#undef KERNEL
+}};
+
+#if defined(__clang__) && (defined(FASTREG_TARGET_AVX2) || defined(FASTREG_TARGET_AVX512))
+#pragma clang attribute pop
+#endif

@@ -1,0 +1,316 @@
+/* The thread pool.
+ *
+ * A job is a number of blocks. The caller posts it, then claims blocks itself by adding one to an atomic counter;
+ * workers that are awake claim blocks from the same counter. When none is left to claim, the caller waits for
+ * blocks that were claimed and are not done, never for a worker that has not started one: on a busy machine a
+ * worker that the system does not schedule costs nothing, where the barrier of a fork-join runtime costs a
+ * time slice.
+ *
+ * Workers are started by the first job that wants them, never at import; between jobs they spin for a moment
+ * (a training loop's next call is microseconds away, a system call to wake them is as long as the work), then
+ * sleep. A forked child has no workers and starts its own. */
+#include "core.h"
+
+#include "fpmode.h"
+
+#if defined(_WIN32)
+
+/* Serial, for now. */
+int fastreg_get_num_threads(void) { return 1; }
+void fastreg_set_num_threads(int n) { (void)n; }
+void fastreg_ignore_cutoffs(int ignore) { (void)ignore; }
+int fastreg_cutoffs_ignored(void) { return 0; }
+int fastreg_workers_started(void) { return 0; }
+
+void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
+{
+    fpmode caller = fpmode_enter();
+    for (int64_t b = 0; b < blocks; b++)
+        work(context, b);
+    fpmode_leave(caller);
+}
+
+#else
+
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#error "compile with -D_GNU_SOURCE: sched_getaffinity is asked how many CPUs this process may use"
+#endif
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    MAX_WORKERS = 511,
+    JOBS = 64,           /* callers that can share the pool at one time; one more runs its job alone */
+    STACK = 1024 * 1024, /* a worker's: musl's default of 128 KiB is less than the gather buffers */
+};
+#define SPIN_NS 100000LL /* how long an idle worker stays awake */
+
+typedef struct {
+    fastreg_block *work;
+    const void *context;
+    int64_t blocks;
+    atomic_llong next, done;
+    atomic_int waiting; /* the caller sleeps until done == blocks */
+    int open;           /* workers may still enter  (under lock) */
+    int seats;          /* how many more may        (under lock) */
+    int inside;         /* how many are; the slot is free at 0 (under lock) */
+    pthread_cond_t finished;
+} job;
+
+/* Everything that a forked child must set anew. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t posted;
+    int workers, sleeping; /* under lock */
+    job jobs[JOBS];        /* under lock but for their atomics */
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .posted = PTHREAD_COND_INITIALIZER};
+
+static atomic_uint generation;   /* of posts: what an awake worker watches */
+static atomic_int num_threads;   /* 0: not yet asked */
+static atomic_int ignore_cutoffs;
+static int atfork_registered; /* under lock; survives the fork, as the handlers do */
+
+static void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---- how many threads ------------------------------------------------------------------------------------ */
+
+static int cpus_allowed(void)
+{
+#if defined(__linux__)
+    /* A set for 1024 CPUs is too small on larger machines: the kernel then answers EINVAL. */
+    for (int cpus = 1024; cpus <= 1 << 16; cpus *= 2) {
+        cpu_set_t *set = CPU_ALLOC(cpus);
+        if (!set)
+            break;
+        size_t size = CPU_ALLOC_SIZE(cpus);
+        int count = sched_getaffinity(0, size, set) == 0 ? CPU_COUNT_S(size, set) : 0;
+        CPU_FREE(set);
+        if (count > 0)
+            return count;
+    }
+#endif
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int)count : 1;
+}
+
+__attribute__((visibility("default"))) int fastreg_get_num_threads(void)
+{
+    int n = atomic_load_explicit(&num_threads, memory_order_relaxed);
+    if (n == 0) {
+        n = cpus_allowed();
+        if (n > MAX_WORKERS + 1)
+            n = MAX_WORKERS + 1;
+        int unset = 0;
+        if (!atomic_compare_exchange_strong(&num_threads, &unset, n))
+            n = unset; /* set by someone else in the meantime */
+    }
+    return n;
+}
+
+__attribute__((visibility("default"))) void fastreg_set_num_threads(int n)
+{
+    atomic_store(&num_threads, n < 1 ? 1 : n > MAX_WORKERS + 1 ? MAX_WORKERS + 1 : n);
+}
+
+void fastreg_ignore_cutoffs(int ignore) { atomic_store(&ignore_cutoffs, ignore); }
+int fastreg_cutoffs_ignored(void) { return atomic_load_explicit(&ignore_cutoffs, memory_order_relaxed); }
+
+int fastreg_workers_started(void)
+{
+    pthread_mutex_lock(&pool.lock);
+    int n = pool.workers;
+    pthread_mutex_unlock(&pool.lock);
+    return n;
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------------------- */
+
+/* Claims and runs blocks until none is left. A worker may come too late for any: it touches `context`, which
+ * lives on the caller's stack, only with a block in hand. */
+static void claim_blocks(job *j)
+{
+    for (;;) {
+        int64_t block = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+        if (block >= j->blocks)
+            return;
+        j->work(j->context, block);
+        if (atomic_fetch_add(&j->done, 1) + 1 == j->blocks && atomic_load(&j->waiting)) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_signal(&j->finished);
+            pthread_mutex_unlock(&pool.lock);
+        }
+    }
+}
+
+static void run_serial(fastreg_block *work, const void *context, int64_t blocks)
+{
+    fpmode caller = fpmode_enter();
+    for (int64_t b = 0; b < blocks; b++)
+        work(context, b);
+    fpmode_leave(caller);
+}
+
+/* ---- workers --------------------------------------------------------------------------------------------- */
+
+/* Under lock. A job that wants another worker. */
+static job *open_job(void)
+{
+    for (int k = 0; k < JOBS; k++) {
+        job *j = &pool.jobs[k];
+        if (j->open && j->seats > 0 && atomic_load_explicit(&j->next, memory_order_relaxed) < j->blocks)
+            return j;
+    }
+    return NULL;
+}
+
+static void *worker(void *unused)
+{
+    (void)unused;
+    (void)fpmode_enter(); /* inherited from whoever made the first call */
+    pthread_mutex_lock(&pool.lock);
+    for (;;) {
+        unsigned seen = atomic_load(&generation);
+        job *j = open_job();
+        if (j) {
+            j->seats--;
+            j->inside++;
+            pthread_mutex_unlock(&pool.lock);
+            claim_blocks(j);
+            pthread_mutex_lock(&pool.lock);
+            j->inside--;
+            continue;
+        }
+        pthread_mutex_unlock(&pool.lock);
+        int64_t until = now_ns() + SPIN_NS;
+        do
+            for (int k = 0; k < 64 && atomic_load_explicit(&generation, memory_order_relaxed) == seen; k++)
+                pause_briefly();
+        while (atomic_load_explicit(&generation, memory_order_relaxed) == seen && now_ns() < until);
+        pthread_mutex_lock(&pool.lock);
+        while (atomic_load(&generation) == seen) {
+            pool.sleeping++;
+            pthread_cond_wait(&pool.posted, &pool.lock);
+            pool.sleeping--;
+        }
+    }
+    return NULL;
+}
+
+static void before_fork(void) { pthread_mutex_lock(&pool.lock); }
+static void after_fork_parent(void) { pthread_mutex_unlock(&pool.lock); }
+static void after_fork_child(void)
+{
+    memset(&pool, 0, sizeof pool);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.posted, NULL);
+}
+
+/* Under lock. Where the system has no more threads to give, the work is done by those there are. */
+static void start_workers(int wanted)
+{
+    if (pool.workers >= wanted)
+        return;
+    if (!atfork_registered) {
+        if (pthread_atfork(before_fork, after_fork_parent, after_fork_child))
+            return;
+        atfork_registered = 1;
+    }
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes))
+        return;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK);
+    /* Signals are for the program's own threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    while (pool.workers < wanted && pthread_create(&thread, &attributes, worker, NULL) == 0)
+        pool.workers++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------ */
+
+static job *post(fastreg_block *work, const void *context, int64_t blocks, int helpers)
+{
+    pthread_mutex_lock(&pool.lock);
+    start_workers(helpers);
+    job *j = NULL;
+    for (int k = 0; k < JOBS && !j; k++)
+        if (!pool.jobs[k].open && pool.jobs[k].inside == 0)
+            j = &pool.jobs[k];
+    if (j && pool.workers) {
+        j->work = work;
+        j->context = context;
+        j->blocks = blocks;
+        atomic_store_explicit(&j->next, 0, memory_order_relaxed);
+        atomic_store_explicit(&j->done, 0, memory_order_relaxed);
+        atomic_store_explicit(&j->waiting, 0, memory_order_relaxed);
+        pthread_cond_init(&j->finished, NULL);
+        j->seats = helpers;
+        j->open = 1;
+        atomic_fetch_add(&generation, 1);
+        int wake = pool.sleeping < helpers ? pool.sleeping : helpers;
+        while (wake-- > 0)
+            pthread_cond_signal(&pool.posted);
+    }
+    else
+        j = NULL;
+    pthread_mutex_unlock(&pool.lock);
+    return j;
+}
+
+static void finish(job *j)
+{
+    pthread_mutex_lock(&pool.lock);
+    j->open = 0;
+    pthread_mutex_unlock(&pool.lock);
+    for (int k = 0; k < 4096 && atomic_load(&j->done) < j->blocks; k++)
+        pause_briefly();
+    if (atomic_load(&j->done) < j->blocks) {
+        atomic_store(&j->waiting, 1);
+        pthread_mutex_lock(&pool.lock);
+        while (atomic_load(&j->done) < j->blocks)
+            pthread_cond_wait(&j->finished, &pool.lock);
+        pthread_mutex_unlock(&pool.lock);
+    }
+}
+
+void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
+{
+    int helpers = blocks > 1 ? fastreg_get_num_threads() - 1 : 0;
+    if (helpers > blocks - 1)
+        helpers = (int)(blocks - 1);
+    job *j = helpers > 0 ? post(work, context, blocks, helpers) : NULL;
+    if (!j) {
+        run_serial(work, context, blocks);
+        return;
+    }
+    fpmode caller = fpmode_enter();
+    claim_blocks(j);
+    fpmode_leave(caller);
+    finish(j);
+}
+
+#endif
