@@ -1,0 +1,107 @@
+"""One Case per function (or per way to use it): what the laws, the benchmarks and the house's linter run over.
+
+A Case says how to make the arguments; everything else (dtypes, instruction sets, threads, layouts, overlap, bad
+calls) is the laws' business, by construction. To add one, append to CASES in its family's section.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Inputs = dict[str, np.ndarray]
+
+# Every length up to two vectors of lanes and one more (32 f32 lanes), and a few with more axes.
+ELEMENTWISE = (*((n,) for n in range(2 * 32 + 2)), (), (3, 7), (2, 3, 5), (4, 0, 2), (1, 1))
+# More than three blocks of 8 × 2048 elements, with a ragged end.
+LARGE = (3 * 16384 + 1234,)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function and how to call it: ``function(**inputs(rng, shape, dtype), **options)``.
+
+    inputs: makes the array arguments, all of them, by name. Laws re-lay them out, byte-swap them, make them
+        read-only; values within them are ordinary (the laws put NaN, ±inf, −0.0 and subnormals in).
+    inplace: the inputs that the call updates.
+    out: the function has ``out=`` for its (first) result.
+    elementwise: element i of every result depends on element i of the inputs alone (and on i).
+    ulps: the largest distance to the reference, in units in the last place of the largest element of that result
+        (of each element where `elementwise`), by dtype, from the error analysis that `why` states in a line.
+    shapes, large: the shapes for the laws; `large` must need several blocks of the pool.
+    traffic: arrays read and written per element, for the benchmark's limit; None: no benchmark row.
+    label: tells Cases of one function apart.
+    """
+
+    function: str
+    inputs: Callable[[np.random.Generator, tuple[int, ...], type], Inputs]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    inplace: tuple[str, ...] = ()
+    out: bool = False
+    elementwise: bool = True
+    ulps: Mapping[type, float] = field(default_factory=lambda: {np.float32: 1, np.float64: 1})
+    why: str = ""
+    shapes: tuple[tuple[int, ...], ...] = ELEMENTWISE
+    large: tuple[int, ...] = LARGE
+    traffic: tuple[int, int] | None = None
+    label: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.function}-{self.label}" if self.label else self.function
+
+    def call(self, module: ModuleType, inputs: Inputs, **more: Any) -> list[np.ndarray]:
+        """All that the call gives: its results in order, then the arrays that it updated."""
+        returned = getattr(module, self.function)(**inputs, **self.options, **more)
+        results = returned if isinstance(returned, tuple) else (returned,)
+        return [np.asarray(r) for r in results if r is not None] + [inputs[name] for name in self.inplace]
+
+    def make(self, shape: tuple[int, ...], dtype: type, seed: int = 0) -> Inputs:
+        return self.inputs(np.random.default_rng([seed, *shape]), shape, dtype)
+
+
+def normal(*names: str) -> Callable[[np.random.Generator, tuple[int, ...], type], Inputs]:
+    """Standard normal arrays of the shape, under these names."""
+
+    def inputs(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> Inputs:
+        return {name: np.asarray(rng.standard_normal(shape), dtype) for name in names}
+
+    return inputs
+
+
+# ---- prox --------------------------------------------------------------------------------------------------------
+
+
+def per_feature(rng, shape, dtype):
+    features = shape[-1:]  # one threshold for each index of the last axis
+    return normal("x")(rng, shape, dtype) | {"lam": np.asarray(rng.random(features), dtype)}
+
+
+PROX = [
+    Case("soft_threshold", normal("x"), {"lam": 0.5}, out=True, traffic=(1, 1), why="one subtraction"),
+    Case("soft_threshold", per_feature, out=True, elementwise=False, label="each", why="one subtraction"),
+]
+
+# ---- optim -------------------------------------------------------------------------------------------------------
+
+OPTIM: list[Case] = []
+
+# ---- dropout -----------------------------------------------------------------------------------------------------
+
+DROPOUT: list[Case] = []
+
+# ---- norm --------------------------------------------------------------------------------------------------------
+
+NORM: list[Case] = []
+
+# ---- losses ------------------------------------------------------------------------------------------------------
+
+LOSSES: list[Case] = []
+
+# ---- distances ---------------------------------------------------------------------------------------------------
+
+DISTANCES: list[Case] = []
+
+CASES = PROX + OPTIM + DROPOUT + NORM + LOSSES + DISTANCES

@@ -1,0 +1,360 @@
+"""The laws of the house (CONTRIBUTING.md), for every Case × dtype."""
+
+import copy
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cases import CASES, Case
+from conftest import DTYPES, ISAS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from layouts import LAYOUTS, NATIVE
+
+import fastreg
+from fastreg import fastreg_runtime as runtime
+from fastreg import reference
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+with_out = pytest.mark.parametrize("case", [c for c in CASES if c.out], ids=lambda case: case.id)
+
+SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.0)
+
+
+def specials(dtype):
+    info = np.finfo(dtype)
+    return [*SPECIAL, info.smallest_subnormal, -info.smallest_normal / 2, info.max, -info.max]
+
+
+def same_bits(got: list[np.ndarray], wanted: list[np.ndarray], where: object = "") -> None:
+    """Equal to the last bit, zero's sign included; one NaN is as good as another."""
+    assert len(got) == len(wanted)
+    for g, w in zip(got, wanted, strict=True):
+        assert g.dtype == w.dtype, where
+        assert g.shape == w.shape, where
+        equal = np.array_equal(g, w, equal_nan=g.dtype.kind == "f")
+        assert equal, where
+        if g.dtype.kind == "f":
+            assert np.array_equal(np.signbit(g) | np.isnan(g), np.signbit(w) | np.isnan(w)), where
+
+
+def run(case: Case, inputs, **more):
+    """The results of a call on copies of the inputs (a copy keeps nothing of a layout: see `run_as_is`)."""
+    return case.call(fastreg, copy.deepcopy(inputs), **more)
+
+
+def run_as_is(case: Case, inputs, **more):
+    with np.errstate(all="ignore"):
+        return [r.copy() for r in case.call(fastreg, inputs, **more)]
+
+
+def close(case: Case, got, wanted, dtype) -> None:
+    assert len(got) == len(wanted)
+    for g, w in zip(got, wanted, strict=True):
+        assert g.shape == w.shape
+        if g.dtype.kind != "f":
+            assert np.array_equal(g, w)
+            continue
+        assert np.array_equal(np.isnan(g), np.isnan(w))
+        infinite = np.isinf(w)
+        assert np.array_equal(g[infinite], w[infinite])
+        finite = np.isfinite(w)
+        if not finite.any():
+            continue
+        g, w = g[finite].astype(np.longdouble), w[finite].astype(np.longdouble)
+        scale = np.abs(w) if case.elementwise else np.abs(w).max()
+        ulp = np.spacing(np.nextafter(np.asarray(scale, dtype), dtype(0)))
+        assert np.all(np.abs(g - w) <= case.ulps[dtype] * ulp)
+
+
+# ---- exact to its formula ----------------------------------------------------------------------------------------
+
+
+@every_case
+@every_dtype
+def test_agrees_with_the_reference(case, dtype):
+    for shape in (*case.shapes, case.large):
+        inputs = case.make(shape, dtype)
+        close(case, run(case, inputs), case.call(reference, copy.deepcopy(inputs)), dtype)
+
+
+@every_case
+@every_dtype
+def test_dtype_is_kept(case, dtype):
+    for result in run(case, case.make(case.shapes[-1], dtype)):
+        assert result.dtype == dtype or result.dtype.kind != "f" or result.ndim == 0
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.elementwise], ids=lambda case: case.id)
+@every_dtype
+@pytest.mark.parametrize("isa", ISAS)
+def test_special_values_at_every_position(case, dtype, isa):
+    """A NaN, infinity, zero or subnormal changes its own element, as in the reference, and no other."""
+    runtime._use_isa(isa)
+    for shape in ((1,), (16,), (33,), (65,), (2048 + 33,)):
+        n = shape[0]
+        positions = range(n) if n <= 65 else (0, 2047, 2048, n - 1)
+        names = list(case.make(shape, dtype))
+        for name in names:
+            plain = case.make(shape, dtype)
+            before = run(case, plain)
+            for k, position in enumerate(positions):
+                inputs = copy.deepcopy(plain)
+                value = specials(dtype)[k % len(specials(dtype))] if n > 1 else None
+                for value in specials(dtype) if n == 1 else [value]:
+                    inputs[name][position] = value
+                    with np.errstate(all="ignore"):
+                        after = run(case, inputs)
+                        wanted = case.call(reference, copy.deepcopy(inputs))
+                    close(case, after, wanted, dtype)
+                    others = np.arange(n) != position
+                    same_bits([r[others] for r in after], [r[others] for r in before], (shape, name, position, value))
+
+
+# ---- same bits ---------------------------------------------------------------------------------------------------
+
+
+@every_case
+@every_dtype
+def test_same_bits_on_every_instruction_set(case, dtype):
+    for shape in (*case.shapes, case.large):
+        inputs = case.make(shape, dtype)
+        runtime._use_isa("baseline")
+        wanted = run(case, inputs)
+        for isa in ISAS[1:]:
+            runtime._use_isa(isa)
+            same_bits(run(case, inputs), wanted, (isa, shape))
+
+
+@every_case
+@every_dtype
+def test_same_bits_for_every_thread_count(case, dtype, pool):
+    inputs = case.make(case.large, dtype)
+    fastreg.set_num_threads(1)
+    wanted = run(case, inputs)
+    for threads in range(2, 9):
+        fastreg.set_num_threads(threads)
+        for _ in range(3):
+            same_bits(run(case, inputs), wanted, threads)
+
+
+@every_case
+@every_dtype
+def test_same_bits_in_every_layout(case, dtype):
+    shapes = [s for s in case.shapes if len(s) != 1 or s[0] in (1, 2, 65)]
+    for shape in (*shapes, case.large):
+        plain = case.make(shape, dtype)
+        wanted = run(case, plain)
+        for name in plain:
+            for kind, relaid in (NATIVE if name in case.inplace else LAYOUTS).items():
+                inputs = copy.deepcopy(plain)
+                inputs[name] = relaid(inputs[name])
+                same_bits(run_as_is(case, inputs), wanted, (shape, name, kind))
+        for kind, relaid in NATIVE.items():
+            inputs = {name: relaid(x) for name, x in copy.deepcopy(plain).items()}
+            same_bits(run_as_is(case, inputs), wanted, (shape, "all", kind))
+
+
+@every_case
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_same_bits_whatever_comes_together(case, data):
+    """Dtype, shape, a layout for each argument, instruction set, threads: any mixture."""
+    dtype = data.draw(st.sampled_from(DTYPES))
+    shape = data.draw(st.sampled_from((*case.shapes, case.large)))
+    runtime._use_isa("baseline")
+    fastreg.set_num_threads(1)
+    plain = case.make(shape, dtype, data.draw(st.integers(0, 99)))
+    wanted = run(case, plain)
+    runtime._use_isa(data.draw(st.sampled_from(ISAS)))
+    runtime._ignore_cutoffs(data.draw(st.booleans()))
+    fastreg.set_num_threads(data.draw(st.integers(1, 8)))
+    inputs = copy.deepcopy(plain)
+    for name in inputs:
+        kind = data.draw(st.sampled_from(["as is", *(NATIVE if name in case.inplace else LAYOUTS)]))
+        if kind != "as is":
+            inputs[name] = LAYOUTS[kind](inputs[name])
+    same_bits(run_as_is(case, inputs), wanted)
+
+
+@every_case
+def test_same_bits_from_many_python_threads(case, pool):
+    inputs = case.make(case.large, np.float32)
+    wanted = run(case, inputs)
+    with ThreadPoolExecutor(8) as callers:
+        for got in callers.map(lambda _: run(case, inputs), range(32)):
+            same_bits(got, wanted)
+
+
+# ---- in place, out, overlap --------------------------------------------------------------------------------------
+
+
+@every_case
+@every_dtype
+def test_inputs_are_left_alone(case, dtype):
+    inputs = case.make(case.shapes[-1], dtype)
+    before = copy.deepcopy(inputs)
+    case.call(fastreg, inputs)
+    for name, x in inputs.items():
+        if name not in case.inplace:
+            same_bits([x], [before[name]], name)
+
+
+@every_case
+@every_dtype
+def test_read_only_inputs_work(case, dtype):
+    inputs = case.make(case.shapes[-1], dtype)
+    wanted = run(case, inputs)
+    for name, x in inputs.items():
+        if name not in case.inplace:
+            x.flags.writeable = False
+    same_bits(run_as_is(case, inputs), wanted)
+
+
+@with_out
+@every_dtype
+def test_out_in_every_layout(case, dtype):
+    for shape in [s for s in case.shapes if len(s) != 1] + [(33,), case.large]:
+        if shape not in (*case.shapes, case.large):
+            continue
+        inputs = case.make(shape, dtype)
+        wanted = run(case, inputs)
+        for kind, relaid in LAYOUTS.items():
+            out = relaid(np.full(wanted[0].shape, 9, wanted[0].dtype))
+            got = run(case, inputs, out=out)
+            same_bits([out.astype(dtype)], wanted[:1], (shape, kind))
+            same_bits(got[1:], wanted[1:], (shape, kind))
+
+
+@with_out
+@every_dtype
+def test_out_is_returned(case, dtype):
+    inputs = case.make(case.shapes[-1], dtype)
+    out = np.empty_like(run(case, inputs)[0])
+    returned = getattr(fastreg, case.function)(**inputs, **case.options, out=out)
+    assert (returned[0] if isinstance(returned, tuple) else returned) is out
+
+
+@with_out
+@every_dtype
+@pytest.mark.parametrize("shift", [-33, -1, 0, 1, 2048])
+def test_out_may_overlap_any_input(case, dtype, shift):
+    """As if the inputs had been copied first, in place (shift 0) and partly."""
+    shape = case.large
+    inputs = case.make(shape, dtype)
+    wanted = run(case, inputs)
+    for name in inputs:
+        if inputs[name].shape != wanted[0].shape:
+            continue
+        memory = np.zeros(wanted[0].size + 4096, dtype)
+        place = memory[2048 : 2048 + wanted[0].size].reshape(wanted[0].shape)
+        place[...] = inputs[name]
+        start = 2048 + shift
+        out = memory[start : start + wanted[0].size].reshape(wanted[0].shape)
+        same_bits(run_as_is(case, inputs | {name: place}, out=out)[:1], wanted[:1], (name, shift))
+
+
+# ---- every array a user can hold ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.inplace], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [("bool", "f8"), ("i1", "f8"), ("u8", "f8"), ("i4", "f8"), ("f2", "f4"), (">f4", "f4"), (">f8", "f8")],
+)
+def test_dtypes_that_are_converted(case, given, computed):
+    first = next(iter(case.make(case.shapes[-1], np.float64)))
+    inputs = case.make(case.shapes[-1], np.float64)
+    inputs[first] = np.abs(inputs[first] * 3).astype(given)
+    converted = {name: np.asarray(x, np.dtype(computed)) for name, x in inputs.items()}
+    others = {name: converted[name] if name != first else inputs[first] for name in inputs}
+    same_bits(run_as_is(case, others), run_as_is(case, converted))
+
+
+@every_case
+def test_lists_are_arrays_and_scalars_come_back(case):
+    for shape in case.shapes[-1:]:
+        inputs = case.make(shape, np.float64)
+        aslist = {name: x if name in case.inplace else x.tolist() for name, x in copy.deepcopy(inputs).items()}
+        same_bits(run_as_is(case, aslist), run(case, inputs))
+    if () in case.shapes and not case.inplace:
+        returned = getattr(fastreg, case.function)(**case.make((), np.float32), **case.options)
+        for result in returned if isinstance(returned, tuple) else (returned,):
+            assert np.isscalar(result)
+
+
+# ---- all or nothing ----------------------------------------------------------------------------------------------
+
+BAD_ARRAYS = {
+    "complex": np.zeros(3, complex),
+    "object": np.array([None, 1, "a"], object),
+    "text": np.array(["1.0", "2.0", "3.0"]),
+    "longdouble": np.zeros(3, np.longdouble),
+    "ragged": [[1.0], [1.0, 2.0]],
+    "None": [None],
+    "masked": np.ma.masked_array([1.0, 2.0, 3.0], mask=[0, 1, 0]),
+}
+
+
+def refused(case: Case, inputs, kinds, name: str, **more):
+    """The call raises one of `kinds`, names the argument, and changes nothing."""
+    before = copy.deepcopy(inputs)
+    with pytest.raises(kinds, match=name):
+        getattr(fastreg, case.function)(**inputs, **case.options, **more)
+    for key, x in inputs.items():
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+            same_bits([x], [before[key]], key)
+
+
+@every_case
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_bad_arrays_are_refused(case, kind):
+    for name in case.make(case.shapes[-1], np.float64):
+        refused(case, case.make(case.shapes[-1], np.float64) | {name: BAD_ARRAYS[kind]}, (TypeError, ValueError), name)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.inplace], ids=lambda case: case.id)
+def test_bad_state_is_refused(case):
+    shape = case.shapes[-1]
+    for name in case.inplace:
+        x = case.make(shape, np.float64)[name]
+        read_only = x.copy()
+        read_only.flags.writeable = False
+        for bad in (read_only, x.astype(np.float32), x.astype(">f8"), x.astype(int), x.tolist()):
+            refused(case, case.make(shape, np.float64) | {name: bad}, TypeError, f"{name}|dtype")
+        repeated = np.lib.stride_tricks.as_strided(np.zeros(1), x.shape, (0,) * x.ndim)
+        for bad in (np.zeros((*x.shape, 2)), repeated) if x.size > 1 else ():
+            refused(case, case.make(shape, np.float64) | {name: bad}, ValueError, "needed|broadcasts|shape")
+
+
+@with_out
+def test_bad_out_is_refused(case):
+    inputs = case.make(case.shapes[-1], np.float64)
+    result = run(case, inputs)[0]
+    read_only = np.zeros_like(result)
+    read_only.flags.writeable = False
+    for bad, kind in (
+        (result.astype(np.float32), TypeError),
+        (result.astype(int), TypeError),
+        (result.tolist(), TypeError),
+        (np.zeros((*result.shape, 2)), ValueError),
+        (read_only, ValueError),
+    ):
+        refused(case, inputs, kind, "out", out=bad)
+
+
+@every_case
+def test_unknown_and_missing_arguments_are_refused(case):
+    inputs = case.make(case.shapes[-1], np.float64)
+    refused(case, inputs, TypeError, "surprise", surprise=1)
+    if case.options or len(inputs) > 1:
+        with pytest.raises(TypeError):
+            getattr(fastreg, case.function)()
+
+
+@every_case
+def test_signature_can_be_read(case):
+    parameters = inspect.signature(getattr(fastreg, case.function)).parameters
+    assert set(case.make(case.shapes[-1], np.float64)) | set(case.options) <= set(parameters)
