@@ -1,0 +1,261 @@
+"""Measure rows in this process: `python benchmarks/measure.py --threads 1 --rows PATTERN`.
+
+All contenders of a row (fastreg, its peers, the limit's passes) take turns in shuffled order, so
+that a change of clock or a neighbour's load falls on all alike. One turn is a sample: one call that
+is not timed, which finds the contender's own caches warm, and then as many timed ones as make
+50 µs. Each contender has the same share of the time. One JSON line a row and shape goes to stdout.
+"""
+
+import argparse
+import ctypes
+import fnmatch
+import gc
+import inspect
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import peers
+import rows
+
+import fastreg
+from fastreg import fastreg_runtime as runtime
+
+HERE = Path(__file__).parent
+SHORTEST_SAMPLE = 50e-6
+LEAST_SAMPLES, MOST_SAMPLES = 7, 300
+# Threads of OpenMP and XLA spin for some milliseconds after a call; on all cores the next contender
+# would be measured against them.
+REST = 5e-3
+
+
+class Limit:
+    """The streaming loops of limit.c, compiled for this machine where the source is newer."""
+
+    def __init__(self):
+        source, library = HERE / "limit.c", HERE / "build" / "limit.so"
+        if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
+            library.parent.mkdir(exist_ok=True)
+            compiler = os.environ.get("CC", "cc").split()
+            flags = ["-O3", "-shared", "-fPIC", "-pthread"]
+            subprocess.run([*compiler, *flags, str(source), "-o", str(library)], check=True)
+        c = ctypes.CDLL(str(library))
+        c.limit_name.restype, c.limit_seconds.restype = ctypes.c_char_p, ctypes.c_double
+        ints, pointer = [ctypes.c_int] * 3, ctypes.c_void_p
+        c.limit_seconds.argtypes = [*ints, pointer, pointer, ctypes.c_size_t, *ints[:2]]
+        self.c, self.passes = c, {}
+        while name := c.limit_name(len(self.passes)):
+            self.passes[name.decode()] = len(self.passes)
+        self.passes = {n: i for n, i in self.passes.items() if c.limit_runs_here(i)}
+
+    def contenders(self, reads, writes, in_place, nbytes, threads):
+        # Arrays a page and a bit apart: were they at the same place of a page, as large arrays of
+        # NumPy are, loads would wait for stores that only look as if they were to the same address.
+        nbytes = -(-nbytes // 256) * 256
+        arrays = reads + (0 if in_place else writes)
+        apart = nbytes + 4096 + 1088
+        block = np.zeros(arrays * apart + 64, np.uint8)
+        start = -(-block.ctypes.data // 64) * 64
+        where = [start + i * (apart // 64 * 64) for i in range(arrays)]
+        read = (ctypes.c_void_p * arrays)(*where[:reads])
+        write = (ctypes.c_void_p * arrays)(*(where[:writes] if in_place else where[reads:]))
+
+        def contender(i):
+            def seconds(n, _keep=block):
+                mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n)
+                if mean < 0:
+                    raise RuntimeError("no threads for the limit")
+                return mean * n
+
+            return seconds
+
+        passes = self.passes if writes else {n: i for n, i in self.passes.items() if "nt" not in n}
+        return {f"limit: {name}": contender(i) for name, i in passes.items()}
+
+
+def timed(call, before=lambda: None):
+    """The seconds of n calls, after one that is not counted."""
+
+    def seconds(n):
+        before()
+        call.once()
+        start = time.perf_counter()
+        call.loop(n)
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def interleave(contenders, budget, rest=0.0):
+    """{name: samples of seconds a call}, taking turns until `budget` seconds are spent."""
+    names, samples, spent, calls = list(contenders), {}, {}, {}
+    for name in names:
+        time.sleep(rest)
+        contenders[name](1)
+        once = min(contenders[name](1) for _ in range(3))
+        calls[name] = max(1, round(SHORTEST_SAMPLE / once))
+        samples[name], spent[name] = [], 0.0
+    gc.collect()
+    gc.disable()
+    start = time.perf_counter()
+    while True:
+        elapsed = time.perf_counter() - start
+        few = [n for n in names if len(samples[n]) < LEAST_SAMPLES]
+        if elapsed > 4 * budget or (elapsed > budget and not few):
+            break
+        if min(len(s) for s in samples.values()) >= MOST_SAMPLES:
+            break
+        # Slow contenders sit out until the others have had as much time.
+        share = sum(spent.values()) / len(names)
+        turn = few if elapsed > budget else [n for n in names if spent[n] <= share]
+        for name in random.sample(turn, len(turn)):
+            time.sleep(rest)
+            before = time.perf_counter()
+            samples[name].append(contenders[name](calls[name]) / calls[name])
+            spent[name] += time.perf_counter() - before
+    gc.enable()
+    return samples, calls
+
+
+def summary(samples, calls):
+    quartiles = statistics.quantiles(samples, n=4) if len(samples) > 1 else samples * 3
+    return dict(zip(("q1", "median", "q3"), quartiles, strict=True)) | {
+        "samples": len(samples),
+        "calls": calls,
+    }
+
+
+def first(result):
+    return result[0] if isinstance(result, tuple) else result
+
+
+def measure(row, shape, dtype, threads, budget, limit):
+    """One line of the report: every contender's time for one row at one shape."""
+    rng = np.random.default_rng(1)
+    inputs = row.inputs(rng, shape, np.dtype(dtype))
+    size = int(np.prod(shape))
+    like = next(iter(inputs.values()))
+
+    def arguments():
+        """What is only read is shared by all contenders; what is written is each one's own."""
+        own = {name: inputs[name].copy() for name in row.updates}
+        return {**inputs, **own, **row.options, **({"out": np.empty_like(like)} if row.out else {})}
+
+    contenders, results = {}, {}
+
+    def enter(name, call, args, before=lambda: None):
+        got = first(call.once())
+        if got is None:
+            got = args["out"] if row.out else args[row.updates[0]]
+        results[name] = np.asarray(got).reshape(np.shape(results.get("fastreg", got)))
+        contenders[name] = timed(call, before)
+
+    function = getattr(fastreg, row.function)
+    args = arguments()
+    bound = inspect.signature(function).bind(**args)
+    ours = peers.Call(function, *bound.args, **bound.kwargs)
+    enter("fastreg", ours, args, lambda: fastreg.set_num_threads(threads))
+    if threads > 1:
+        contenders["1 thread"] = timed(ours, lambda: fastreg.set_num_threads(1))
+    elif fastreg.show_config(mode="dicts")["isa"] == "avx512":
+
+        def avx2(n):
+            runtime._use_isa("avx2")
+            try:
+                return contenders["fastreg"](n)
+            finally:
+                runtime._use_isa("avx512")
+
+        contenders["avx2"] = avx2
+    for library, builder in peers.PEERS.get(row.function, {}).items():
+        args = arguments()
+        if (call := builder(**args)) is not None:
+            enter(library, call, args)
+    if row.traffic == (1, 1) or size <= 1000:
+        out = {"out": np.empty_like(like)} if row.out or row.updates else {}
+        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out))
+    if size > 1000 and (row.out or row.updates or row.traffic != (1, 1)):
+        nbytes = size * np.dtype(dtype).itemsize
+        contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads)
+
+    if "seed" not in row.options:  # a peer that computes something else is no peer
+        for name, got in results.items():
+            np.testing.assert_allclose(got, results["fastreg"], rtol=1e-3, atol=1e-3, err_msg=f"{name}, {row.name}")
+    samples, calls = interleave(contenders, budget, REST if threads > 1 else 0.0)
+    times = {name: summary(samples[name], calls[name]) for name in contenders}
+    # At 1,000 elements, and in fresh memory, the limit is NumPy's simplest call.
+    passes = [n for n in times if n.startswith("limit: ")] or ["np.multiply"]
+    best = min(passes, key=lambda n: times[n]["median"], default=None)
+    return {
+        "row": row.name,
+        "function": row.function,
+        "shape": shape,
+        "dtype": dtype,
+        "limit": best.removeprefix("limit: ") if best in times else None,
+        "times": {n: t for n, t in times.items() if not n.startswith("limit: ")}
+        | ({"limit": times[best]} if best in times else {}),
+    }
+
+
+def busy(threads, calls=1000):
+    """{contender: mean, 99th percentile and longest of single calls} beside as many busy processes as CPUs."""
+    x = np.random.default_rng(1).standard_normal(2**20, dtype=np.float32)
+    args = {"x": x, "lam": 0.5, "out": np.empty_like(x)}
+    ours = peers.Call(fastreg.soft_threshold, x, 0.5, out=args["out"])
+    torchs = peers.PEERS["soft_threshold"]["torch"](**args)
+    contenders = {}
+    for n in (1, threads):
+        contenders[f"fastreg, {n}"] = timed(ours, lambda n=n: fastreg.set_num_threads(n))
+        contenders[f"torch, {n}"] = timed(torchs, lambda n=n: peers.torch().set_num_threads(n))
+    samples = {name: [] for name in contenders}
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads)]
+    try:
+        time.sleep(1)
+        for _ in range(calls):
+            for name in random.sample(list(contenders), len(contenders)):
+                samples[name].append(contenders[name](1))
+    finally:
+        for other in others:
+            other.kill()
+    percentile = {name: statistics.quantiles(s, n=100)[-1] for name, s in samples.items()}
+    return {n: {"mean": statistics.fmean(s), "p99": percentile[n], "longest": max(s)} for n, s in samples.items()}
+
+
+def selected(pattern):
+    for row in rows.ROWS:
+        if fnmatch.fnmatch(row.name, f"*{pattern}*") and hasattr(fastreg, row.function):
+            for dtype, shapes in (("f4", row.shapes), ("f8", row.shapes_f64)):
+                for shape in shapes:
+                    yield row, shape, dtype
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", default="*")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per row and shape")
+    parser.add_argument("--busy", action="store_true", help="a mean beside other busy processes instead")
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        # The only way to tell JAX how many threads it may use; and before NumPy's BLAS counts its CPUs.
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) > options.threads:
+            os.sched_setaffinity(0, cpus[-options.threads :])
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+    peers.threads = options.threads
+    if options.busy:
+        return print(json.dumps(busy(options.threads)))
+    limit = Limit()
+    for row, shape, dtype in selected(options.rows):
+        args = row, shape, dtype, options.threads, options.seconds, limit
+        print(json.dumps(measure(*args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,611 @@
+"""The same work in other libraries, written as an expert of each would write it.
+
+`@peer(function, library)` marks a builder. It gets fastreg's own arguments (by name: the arrays of
+the case, its options, and `out` where the row has one), prepares what its library wants to have
+prepared, and returns the call that is timed, or None where it has nothing to offer for these
+arguments. The call returns its result; where it returns None, the result is in `out` or in the
+array that is updated. `threads` is the number of threads this process may use.
+
+numba kernels are compiled with fastmath, which lets it reassociate sums and ignore NaN: a licence
+that fastreg does not take. JAX cannot write into a given array, so where the row has an `out` its
+output buffer is donated back to it, which saves it the fresh pages.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+
+threads = 1
+PEERS = {}  # function -> {library: builder}
+
+
+def peer(function, library):
+    return lambda builder: PEERS.setdefault(function, {}).setdefault(library, builder)
+
+
+class Call:
+    """A call as a user would type it. `loop(n)` makes it n times, with nothing around it."""
+
+    def __init__(self, function, *args, **kwargs):
+        names = {f"a{i}": value for i, value in enumerate(args)}
+        words = {f"k_{name}": value for name, value in kwargs.items()}
+        typed = ", ".join([*names, *(f"{name}=k_{name}" for name in kwargs)])
+        source = f"def loop(n):\n for _ in range(n): f({typed})\ndef once(): return f({typed})"
+        scope = {"f": function, **names, **words}
+        exec(source, scope)
+        self.loop, self.once = scope["loop"], scope["once"]
+
+
+@cache
+def torch():
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    return torch
+
+
+def tensors(*arrays):
+    return [None if a is None else torch().from_numpy(a) for a in arrays]
+
+
+@cache
+def jax():
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # f64 rows; f32 arrays stay f32
+    return jax
+
+
+def donating(function, state, *args):
+    """A call of `function(state, *args)` that takes its last result as its next state's memory."""
+    compiled = jax().jit(function, donate_argnums=0, keep_unused=True)
+    state = jax().tree.map(lambda a: jax().numpy.array(a, copy=True), state)
+    args = [jax().numpy.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
+
+    def call():
+        nonlocal state
+        state = compiled(state, *args)
+        jax().block_until_ready(state)
+        return state
+
+    return Call(call)
+
+
+def jitted(function, out, *args):
+    """`function(*args)` into out's memory where there is one, else into fresh memory."""
+    if out is not None:
+        return donating(lambda _, *a: function(*a), out, *args)
+    compiled = jax().jit(function)
+    args = [jax().numpy.asarray(a) for a in args]
+    return Call(lambda: jax().block_until_ready(compiled(*args)))
+
+
+def njit(function):
+    import numba
+
+    numba.set_num_threads(threads)
+    return numba.njit(function, parallel=threads > 1, fastmath=True)
+
+
+try:
+    from numba import prange
+except ImportError:
+    prange = range
+
+
+# Thresholds ---------------------------------------------------------------------------------------
+
+
+@peer("soft_threshold", "numpy")
+def _(x, lam, out=None):
+    def call(x, lam, out):  # x minus its clipping: two passes instead of sign, abs, maximum, multiply
+        out = np.clip(x, -lam, lam, out=out)
+        return np.subtract(x, out, out=out)
+
+    return Call(call, x, lam, out)
+
+
+@peer("soft_threshold", "numba")
+def _(x, lam, out=None):
+    if out is None:
+
+        @njit
+        def kernel(x, lam):
+            out = np.empty_like(x)
+            for i in prange(x.size):
+                out[i] = x[i] - min(max(x[i], -lam), lam)
+            return out
+
+        return Call(kernel, x, x.dtype.type(lam))
+
+    @njit
+    def kernel(x, lam, out):
+        for i in prange(x.size):
+            out[i] = x[i] - min(max(x[i], -lam), lam)
+
+    return Call(kernel, x, x.dtype.type(lam), out)
+
+
+@peer("soft_threshold", "torch")
+def _(x, lam, out=None):
+    x, out = tensors(x, out)
+    softshrink = torch().nn.functional.softshrink
+    return Call(softshrink, x, lam) if out is None else Call(softshrink, x, lam, out=out)
+
+
+@peer("soft_threshold", "jax")
+def _(x, lam, out=None):
+    return jitted(lambda x: x - jax().numpy.clip(x, -lam, lam), out, x)
+
+
+# Fused updates ------------------------------------------------------------------------------------
+
+
+@peer("sgd_step", "numpy")
+def _(param, grad, momentum_buffer, lr, momentum, weight_decay):
+    def call(param, grad, buffer, scratch):
+        np.multiply(param, weight_decay, out=scratch)
+        scratch += grad
+        buffer *= momentum
+        buffer += scratch
+        np.multiply(buffer, lr, out=scratch)
+        param -= scratch
+
+    return Call(call, param, grad, momentum_buffer, np.empty_like(param))
+
+
+@peer("sgd_step", "numba")
+def _(param, grad, momentum_buffer, lr, momentum, weight_decay):
+    @njit
+    def kernel(param, grad, buffer, lr, momentum, weight_decay):
+        for i in prange(param.size):
+            buffer[i] = momentum * buffer[i] + (grad[i] + weight_decay * param[i])
+            param[i] -= lr * buffer[i]
+
+    scalars = [param.dtype.type(s) for s in (lr, momentum, weight_decay)]
+    return Call(kernel, param, grad, momentum_buffer, *scalars)
+
+
+@peer("sgd_step", "torch")
+def _(param, grad, momentum_buffer, lr, momentum, weight_decay):
+    param, grad, momentum_buffer = tensors(param, grad, momentum_buffer)
+    param.grad = grad
+    options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "fused": True}
+    optimizer = torch().optim.SGD([param.requires_grad_()], **options)
+    optimizer.state[param]["momentum_buffer"] = momentum_buffer
+    return Call(optimizer.step)
+
+
+@peer("sgd_step", "torch op")  # what the optimiser calls, without the optimiser
+def _(param, grad, momentum_buffer, lr, momentum, weight_decay):
+    options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "dampening": 0.0}
+    flags = {"nesterov": False, "maximize": False, "is_first_step": False}
+    lists = [[t] for t in tensors(param, grad, momentum_buffer)]
+    return Call(torch()._fused_sgd_, *lists, **options, **flags)
+
+
+@peer("sgd_step", "jax")
+def _(param, grad, momentum_buffer, lr, momentum, weight_decay):
+    def step(state, grad):
+        param, buffer = state
+        buffer = momentum * buffer + (grad + weight_decay * param)
+        return param - lr * buffer, buffer
+
+    return donating(step, (param, momentum_buffer), grad)
+
+
+# Dropout ------------------------------------------------------------------------------------------
+
+
+@peer("dropout", "numpy")
+def _(x, p, seed, out):
+    rng = np.random.Generator(np.random.SFC64(seed))
+    numbers, kept, scale = np.empty(x.shape, np.float32), np.empty(x.shape, bool), 1 / (1 - p)
+
+    def call():
+        rng.random(out=numbers, dtype=np.float32)
+        np.greater_equal(numbers, p, out=kept)
+        np.multiply(x, kept, out=out)
+        return np.multiply(out, scale, out=out)
+
+    return Call(call)
+
+
+def philox_dropout(x, seed, p, out):
+    """Philox4x32-10 per four elements: the guarantees of fastreg's mask, for numba to compile."""
+    m0, m1, low, s32 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57), np.uint64(0xFFFFFFFF), 32
+    s32, seed = np.uint64(32), np.uint64(seed)
+    threshold, scale = np.uint64(round(p * 2**32)), x.dtype.type(1 / (1 - p))
+
+    @njit
+    def kernel(x, out):
+        zero = x[0] * 0
+        for q in prange(x.size // 4):
+            c0, c1, c2, c3 = np.uint64(q) & low, np.uint64(q) >> s32, np.uint64(0), np.uint64(0)
+            k0, k1 = seed & low, seed >> s32
+            for _ in range(10):
+                a, b = m0 * c0, m1 * c2
+                c0, c1, c2, c3 = (b >> s32) ^ c1 ^ k0, b & low, (a >> s32) ^ c3 ^ k1, a & low
+                k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
+            i = 4 * q
+            out[i] = x[i] * scale if c0 >= threshold else zero
+            out[i + 1] = x[i + 1] * scale if c1 >= threshold else zero
+            out[i + 2] = x[i + 2] * scale if c2 >= threshold else zero
+            out[i + 3] = x[i + 3] * scale if c3 >= threshold else zero
+
+    return Call(kernel, x, out)
+
+
+@peer("dropout", "numba")
+def _(x, p, seed, out):
+    return philox_dropout(x, seed, p, out)
+
+
+@peer("dropout", "torch")
+def _(x, p, seed, out):
+    return Call(torch().nn.functional.dropout, *tensors(x), p, True)
+
+
+@peer("dropout", "torch rand")  # its bernoulli_ is slower than its uniform numbers
+def _(x, p, seed, out):
+    x, out = tensors(x, out)
+    rand, gt, mul, scale = torch().rand, torch().gt, torch().mul, 1 / (1 - p)
+    numbers, kept = torch().empty_like(x), torch().empty_like(x, dtype=torch().bool)
+
+    def call():
+        gt(rand(x.shape, out=numbers), p, out=kept)
+        return mul(x, kept, out=out).mul_(scale)
+
+    return Call(call)
+
+
+@peer("dropout", "jax")
+def _(x, p, seed, out):
+    def drop(x, offset):  # a new key at each call, as in training
+        key = jax().random.fold_in(jax().random.key(seed), offset)
+        kept = jax().random.bernoulli(key, 1 - p, x.shape)
+        return jax().numpy.where(kept, x / (1 - p), 0)
+
+    return jitted(drop, out, x, np.uint32(1))
+
+
+@peer("dropout_backward", "numba")
+def _(grad, p, seed, out):
+    return philox_dropout(grad, seed, p, out)
+
+
+def kept(shape, p, seed):  # the backward passes of libraries that keep their mask
+    return np.random.default_rng(seed).random(shape) >= p
+
+
+@peer("dropout_backward", "numpy")
+def _(grad, p, seed, out):
+    mask, scale = kept(grad.shape, p, seed), 1 / (1 - p)
+
+    def call():
+        np.multiply(grad, mask, out=out)
+        return np.multiply(out, scale, out=out)
+
+    return Call(call)
+
+
+@peer("dropout_backward", "torch")
+def _(grad, p, seed, out):
+    grad, mask, out = tensors(grad, kept(grad.shape, p, seed), out)
+    return Call(torch().ops.aten.native_dropout_backward.out, grad, mask, 1 / (1 - p), out=out)
+
+
+@peer("dropout_backward", "jax")
+def _(grad, p, seed, out):
+    mask = kept(grad.shape, p, seed)
+    return jitted(lambda g, m: jax().numpy.where(m, g / (1 - p), 0), out, grad, mask)
+
+
+# Normalisation ------------------------------------------------------------------------------------
+
+
+def nchw(x):
+    """(N, C, everything else)"""
+    return x.reshape(*x.shape[:2], -1)
+
+
+def channels(x):
+    """(the axes to reduce, the shape that broadcasts a vector along the channels)"""
+    return tuple(a for a in range(x.ndim) if a != 1), (-1,) + (1,) * (x.ndim - 2)
+
+
+@peer("batch_norm", "numpy")
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+    axes, wide = channels(x)
+    n = x.size // x.shape[1]
+
+    def call():
+        if training:
+            mean = x.mean(axes)
+            np.subtract(x, mean.reshape(wide), out=out)
+            var = np.einsum("nci,nci->c", nchw(out), nchw(out)) / n
+            running_mean[:] = (1 - momentum) * running_mean + momentum * mean
+            running_var[:] = (1 - momentum) * running_var + momentum * n / (n - 1) * var
+            scale = weight / np.sqrt(var + eps)
+            np.multiply(out, scale.reshape(wide), out=out)
+            return np.add(out, bias.reshape(wide), out=out)
+        scale = weight / np.sqrt(running_var + eps)
+        np.multiply(x, scale.reshape(wide), out=out)
+        return np.add(out, (bias - running_mean * scale).reshape(wide), out=out)
+
+    return Call(call)
+
+
+@peer("batch_norm", "numba")
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+    if training:
+
+        @njit
+        def planes(x, running_mean, running_var, weight, bias, out):
+            n = x.shape[0] * x.shape[2]
+            for c in prange(x.shape[1]):  # one channel stays in the cache for its three passes
+                total = x[0, c, 0] * 0
+                for b in range(x.shape[0]):
+                    for i in range(x.shape[2]):
+                        total += x[b, c, i]
+                mean = total / n
+                total = x[0, c, 0] * 0
+                for b in range(x.shape[0]):
+                    for i in range(x.shape[2]):
+                        d = x[b, c, i] - mean
+                        total += d * d
+                var = total / n
+                running_mean[c] += momentum * (mean - running_mean[c])
+                running_var[c] += momentum * (total / (n - 1) - running_var[c])
+                scale = weight[c] / math.sqrt(var + eps)
+                scale, shift = x.dtype.type(scale), x.dtype.type(bias[c] - mean * scale)
+                for b in range(x.shape[0]):
+                    for i in range(x.shape[2]):
+                        out[b, c, i] = x[b, c, i] * scale + shift
+
+        @njit
+        def rows(x, running_mean, running_var, weight, bias, out):
+            n, strip = x.shape[0], 128
+            for s in prange((x.shape[1] + strip - 1) // strip):
+                lo, hi = s * strip, min((s + 1) * strip, x.shape[1])
+                mean, var = np.zeros(hi - lo, x.dtype), np.zeros(hi - lo, x.dtype)
+                scale, shift = np.empty(hi - lo, x.dtype), np.empty(hi - lo, x.dtype)
+                for b in range(n):
+                    for c in range(hi - lo):
+                        mean[c] += x[b, lo + c]
+                for c in range(hi - lo):
+                    mean[c] /= n
+                for b in range(n):
+                    for c in range(hi - lo):
+                        d = x[b, lo + c] - mean[c]
+                        var[c] += d * d
+                for c in range(hi - lo):
+                    running_mean[lo + c] += momentum * (mean[c] - running_mean[lo + c])
+                    running_var[lo + c] += momentum * (var[c] / (n - 1) - running_var[lo + c])
+                    scale[c] = weight[lo + c] / math.sqrt(var[c] / n + eps)
+                    shift[c] = bias[lo + c] - mean[c] * scale[c]
+                for b in range(n):
+                    for c in range(hi - lo):
+                        out[b, lo + c] = x[b, lo + c] * scale[c] + shift[c]
+
+    else:
+
+        @njit
+        def planes(x, running_mean, running_var, weight, bias, out):
+            for b in prange(x.shape[0]):
+                for c in range(x.shape[1]):
+                    scale = weight[c] / math.sqrt(running_var[c] + eps)
+                    scale, shift = x.dtype.type(scale), x.dtype.type(bias[c] - running_mean[c] * scale)
+                    for i in range(x.shape[2]):
+                        out[b, c, i] = x[b, c, i] * scale + shift
+
+        @njit
+        def rows(x, running_mean, running_var, weight, bias, out):
+            scale = (weight / np.sqrt(running_var + eps)).astype(x.dtype)
+            shift = (bias - running_mean * scale).astype(x.dtype)
+            for b in prange(x.shape[0]):
+                for c in range(x.shape[1]):
+                    out[b, c] = x[b, c] * scale[c] + shift[c]
+
+    if x.ndim == 2:
+        return Call(rows, x, running_mean, running_var, weight, bias, out)
+    return Call(planes, nchw(x), running_mean, running_var, weight, bias, nchw(out))
+
+
+@peer("batch_norm", "torch")
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+    args = tensors(x, running_mean, running_var, weight, bias)
+    return Call(torch().nn.functional.batch_norm, *args, training, momentum, eps)
+
+
+@peer("batch_norm", "torch out=")
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+    args = tensors(x, weight, bias, running_mean, running_var)
+    saved = tensors(np.empty_like(weight), np.empty_like(weight))
+    outs = dict(zip(("out", "save_mean", "save_invstd"), [*tensors(out), *saved], strict=True))
+    return Call(torch().ops.aten.native_batch_norm.out, *args, training, momentum, eps, **outs)
+
+
+@peer("batch_norm", "jax")
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+    axes, wide = channels(x)
+    n = x.size // x.shape[1]
+
+    def forward(state, x, weight, bias):
+        _, running_mean, running_var = state
+        mean, var = running_mean, running_var
+        if training:
+            mean, var = x.mean(axes), x.var(axes)
+            running_mean = (1 - momentum) * running_mean + momentum * mean
+            running_var = (1 - momentum) * running_var + momentum * n / (n - 1) * var
+        scale = weight / jax().numpy.sqrt(var + eps)
+        y = x * scale.reshape(wide) + (bias - mean * scale).reshape(wide)
+        return y, running_mean, running_var
+
+    return donating(forward, (out, running_mean, running_var), x, weight, bias)
+
+
+@peer("batch_norm_backward", "numpy")
+def _(grad, x, mean, rstd, weight):
+    axes, wide = channels(x)
+    n = x.size // x.shape[1]
+
+    def call():
+        xhat = x - mean.reshape(wide)
+        xhat *= rstd.reshape(wide)
+        grad_bias = grad.sum(axes)
+        grad_weight = np.einsum("nci,nci->c", nchw(grad), nchw(xhat))
+        xhat *= (grad_weight / -n).reshape(wide)
+        xhat += grad
+        xhat -= (grad_bias / n).reshape(wide)
+        xhat *= (weight * rstd).reshape(wide)
+        return xhat, grad_weight, grad_bias
+
+    return Call(call)
+
+
+@peer("batch_norm_backward", "numba")
+def _(grad, x, mean, rstd, weight):
+    @njit
+    def planes(grad, x, mean, rstd, weight):
+        n = x.shape[0] * x.shape[2]
+        out, grad_weight, grad_bias = np.empty_like(x), np.empty_like(weight), np.empty_like(weight)
+        for c in prange(x.shape[1]):
+            total, dot = x[0, c, 0] * 0, x[0, c, 0] * 0
+            for b in range(x.shape[0]):
+                for i in range(x.shape[2]):
+                    total += grad[b, c, i]
+                    dot += grad[b, c, i] * (x[b, c, i] - mean[c])
+            grad_weight[c], grad_bias[c] = dot * rstd[c], total
+            slope = x.dtype.type(dot * rstd[c] * rstd[c] / n)
+            scale, level = x.dtype.type(weight[c] * rstd[c]), x.dtype.type(total / n)
+            for b in range(x.shape[0]):
+                for i in range(x.shape[2]):
+                    centred = x[b, c, i] - mean[c]
+                    out[b, c, i] = scale * (grad[b, c, i] - level - slope * centred)
+        return out, grad_weight, grad_bias
+
+    @njit
+    def rows(grad, x, mean, rstd, weight):
+        n, strip = x.shape[0], 128
+        out, grad_weight, grad_bias = np.empty_like(x), np.empty_like(weight), np.empty_like(weight)
+        for s in prange((x.shape[1] + strip - 1) // strip):
+            lo, hi = s * strip, min((s + 1) * strip, x.shape[1])
+            total, dot = np.zeros(hi - lo, x.dtype), np.zeros(hi - lo, x.dtype)
+            for b in range(n):
+                for c in range(hi - lo):
+                    total[c] += grad[b, lo + c]
+                    dot[c] += grad[b, lo + c] * (x[b, lo + c] - mean[lo + c])
+            for c in range(hi - lo):
+                grad_weight[lo + c], grad_bias[lo + c] = dot[c] * rstd[lo + c], total[c]
+                total[c] /= n
+                dot[c] *= rstd[lo + c] * rstd[lo + c] / n
+            for b in range(n):
+                for c in range(hi - lo):
+                    centred = x[b, lo + c] - mean[lo + c]
+                    scale = weight[lo + c] * rstd[lo + c]
+                    out[b, lo + c] = scale * (grad[b, lo + c] - total[c] - dot[c] * centred)
+        return out, grad_weight, grad_bias
+
+    if x.ndim == 2:
+        return Call(rows, grad, x, mean, rstd, weight)
+    return Call(planes, nchw(grad), nchw(x), mean, rstd, weight)
+
+
+@peer("batch_norm_backward", "torch")
+def _(grad, x, mean, rstd, weight):
+    grad, x, mean, rstd, weight = tensors(grad, x, mean, rstd, weight)
+    backward = torch().ops.aten.native_batch_norm_backward
+    wanted = [True, True, True]
+    return Call(backward, grad, x, weight, None, None, mean, rstd, True, 1e-5, wanted)
+
+
+@peer("batch_norm_backward", "jax")
+def _(grad, x, mean, rstd, weight):
+    axes, wide = channels(x)
+    n = x.size // x.shape[1]
+
+    def backward(grad, x, mean, rstd, weight):
+        xhat = (x - mean.reshape(wide)) * rstd.reshape(wide)
+        grad_bias, grad_weight = grad.sum(axes), (grad * xhat).sum(axes)
+        slope = grad - (grad_bias / n).reshape(wide) - xhat * (grad_weight / n).reshape(wide)
+        return slope * (weight * rstd).reshape(wide), grad_weight, grad_bias
+
+    return jitted(backward, None, grad, x, mean, rstd, weight)
+
+
+# Losses -------------------------------------------------------------------------------------------
+
+
+@peer("smooth_l1_loss", "numpy")
+def _(input, target, return_grad=False, out=None):
+    d, slope = np.empty_like(input), np.empty_like(input) if out is None else out
+
+    def call():  # with c the slope clip(d, −1, 1): the loss is c·d − ½c²
+        np.subtract(input, target, out=d)
+        np.clip(d, -1, 1, out=slope)
+        loss = (np.vdot(slope, d) - 0.5 * np.vdot(slope, slope)) / d.size
+        return (loss, np.divide(slope, d.size, out=slope)) if return_grad else loss
+
+    return Call(call)
+
+
+@peer("smooth_l1_loss", "numba")
+def _(input, target, return_grad=False, out=None):
+    one, half = input.dtype.type(1), input.dtype.type(0.5)
+    if return_grad:
+
+        @njit
+        def kernel(input, target, scale, out):
+            total = 0.0
+            for i in prange(input.size):
+                d = input[i] - target[i]
+                c = min(max(d, -one), one)
+                total += c * (d - half * c)
+                out[i] = c * scale
+            return total / input.size
+
+        return Call(kernel, input, target, input.dtype.type(1 / input.size), out)
+
+    @njit
+    def kernel(input, target):
+        total = 0.0
+        for i in prange(input.size):
+            d = input[i] - target[i]
+            c = min(max(d, -one), one)
+            total += c * (d - half * c)
+        return total / input.size
+
+    return Call(kernel, input, target)
+
+
+@peer("smooth_l1_loss", "torch")
+def _(input, target, return_grad=False, out=None):
+    input, target, out = tensors(input, target, out)
+    loss = torch().nn.functional.smooth_l1_loss
+    if not return_grad:
+        return Call(loss, input, target)
+    slope = torch().ops.aten.smooth_l1_loss_backward.grad_input
+    one = torch().ones((), dtype=input.dtype)
+
+    def call():
+        value = loss(input, target)
+        slope(one, input, target, 1, 1.0, grad_input=out)
+        return value, out
+
+    return Call(call)
+
+
+@peer("smooth_l1_loss", "jax")
+def _(input, target, return_grad=False, out=None):
+    def loss(input, target):
+        d = input - target
+        c = jax().numpy.clip(d, -1, 1)
+        return (c * (d - 0.5 * c)).mean()
+
+    if return_grad:
+        both = jax().value_and_grad(loss)
+        return donating(lambda _, *args: both(*args), (np.float64(0), out), input, target)
+    return jitted(loss, None, input, target)

@@ -1,0 +1,308 @@
+"""Run every measurement and write REPORT.md and report.svg, or print what `--rows PATTERN` selects.
+
+One process a number of threads: one core, then all. See measure.py for how a measurement is made, rows.py for what is
+measured and the targets.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import rows
+
+import fastreg
+
+HERE = Path(__file__).parent
+OURS = ("fastreg", "1 thread", "avx2", "limit", "np.multiply")  # contenders that are not peers
+
+
+def run(*arguments):
+    """The lines that measure.py prints, as they come."""
+    child = subprocess.Popen([sys.executable, HERE / "measure.py", *arguments], stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        yield json.loads(line)
+    if child.wait():
+        raise SystemExit(f"measure.py {' '.join(arguments)} failed")
+
+
+def cpus():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+# ---- how a measurement reads -------------------------------------------------------------------------------------
+
+
+def duration(seconds):
+    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1 or unit == "µs":
+            return f"{seconds * scale:.3g} {unit}" if seconds * scale < 1000 else f"{seconds * scale:.0f} {unit}"
+
+
+def size(n):
+    n = int(n)
+    power = str(n.bit_length() - 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"2{power}" if n & (n - 1) == 0 and n > 1 else f"{n:,}"
+
+
+def shape(s):
+    return size(s[0]) if len(s) == 1 else f"({', '.join(map(str, s))})"
+
+
+def median(line, contender):
+    return line["times"][contender]["median"]
+
+
+def peers_of(line):
+    """Peers, fastest first."""
+    return sorted((n for n in line["times"] if n not in OURS), key=lambda n: median(line, n))
+
+
+def table(lines):
+    one = all("1 thread" not in line["times"] for line in lines)
+    head = ["row", "shape", "fastreg", "spread", "limit", "of the limit"]
+    head += ["best peer", "its time", "ratio", "other peers"]
+    if not one:
+        head.insert(6, "× 1 thread")
+    yield "| " + " | ".join(head) + " |"
+    yield "|---|---|" + "--:|" * (len(head) - 6 + 1) + "---|--:|--:|---|"
+    for line in lines:
+        ours, best, *others = "fastreg", *peers_of(line)
+        times = line["times"][ours]
+        cells = [
+            line["row"] + (" (f64)" if line["dtype"] == "f8" else ""),
+            shape(line["shape"]),
+            duration(median(line, ours)),
+            f"{(times['q3'] - times['q1']) / 2 / times['median']:.0%} of {times['samples']}",
+            f"{duration(median(line, 'limit'))} ({line['limit']})",
+            f"{median(line, 'limit') / median(line, ours):.0%}",
+            best,
+            duration(median(line, best)),
+            f"{median(line, best) / median(line, ours):.2f}",
+            ", ".join(f"{n} {duration(median(line, n))}" for n in others),
+        ]
+        if not one:
+            cells.insert(6, f"{median(line, '1 thread') / median(line, ours):.2f}")
+        yield "| " + " | ".join(cells) + " |"
+
+
+# ---- targets -----------------------------------------------------------------------------------------------------
+
+
+def ratio(target, line, lines):
+    """time of `what` / time of `against` in a line; None where one of them was not measured."""
+    if target.against.startswith("row "):
+        other = [o for o in lines if o["row"] == target.against[4:] and o["shape"] == line["shape"]]
+        against = [median(o, target.what) for o in other if o["dtype"] == line["dtype"]]
+    else:
+        words = [n for n in line["times"] if n == target.against or n.split()[0] == target.against]
+        against = [median(line, n) for n in words]
+    return median(line, target.what) / min(against) if against and target.what in line["times"] else None
+
+
+def check(target, lines):
+    """(the worst ratio, where), over the shapes of a target; None where nothing was measured."""
+    wanted = [line for line in lines if line["row"] == target.row and line["dtype"] == "f4"]
+    if target.shapes is not None:
+        wanted = [line for line in wanted if tuple(line["shape"]) in target.shapes]
+    found = [(r, shape(line["shape"])) for line in wanted if (r := ratio(target, line, lines)) is not None]
+    return max(found, default=None)
+
+
+def in_words(target):
+    name = {"np.multiply": "`np.multiply`", "limit": "the limit", "1 thread": "one thread", "fastreg": "AVX-512"}
+    against = name.get(target.against, target.against.replace("row ", ""))
+    subject = target.row + (" on AVX2" if target.what == "avx2" else "")
+    if target.at_most < 0.68:
+        wanted = f"≥ {1 / target.at_most:.3g} × faster than {against}"
+    else:
+        wanted = f"≤ {target.at_most:.3g} × {against}"
+    where = ", ".join(map(shape, target.shapes)) if target.shapes is not None else "every shape"
+    return subject, wanted, where
+
+
+def targets(measured):
+    yield "| row | target | at | cores | worst measured | at | |"
+    yield "|---|---|---|---|--:|---|---|"
+    notes = []
+    for target in rows.TARGETS:
+        for threads, lines in measured.items():
+            cores = "one" if threads == 1 else "all"
+            if target.threads in (cores, "both") and (worst := check(target, lines)):
+                subject, wanted, where = in_words(target)
+                r, place = worst
+                got = f"{1 / r:.3g} × faster" if "faster" in wanted else f"{r:.2f} ×"
+                met = r <= target.at_most
+                if not met and target.binding:
+                    notes.append(target.binding)
+                mark = "met" if met else "**missed**" + (f" [{len(notes)}]" if target.binding else "")
+                yield f"| {subject} | {wanted} | {where} | {cores} | {got} | {place} | {mark} |"
+    if notes:
+        yield ""
+        yield from (f"{i}. {note}" for i, note in enumerate(notes, 1))
+
+
+def in_company(means, threads):
+    yield "| soft_threshold, 2^20 | mean | 99th percentile | longest |"
+    yield "|---|--:|--:|--:|"
+    for name, t in means.items():
+        yield f"| {name} thread{'s' * (name[-1] != '1')} | " + " | ".join(map(duration, t.values())) + " |"
+    yield ""
+    for library in ("fastreg", "torch"):
+        r = means[f"{library}, {threads}"]["mean"] / means[f"{library}, 1"]["mean"]
+        verdict = (": met." if r <= 1.5 else ": **missed**.") if library == "fastreg" else "."
+        target = " (target ≤ 1.5)" if library == "fastreg" else ""
+        yield f"{library}: the mean of a call with {threads} threads is {r:.2f} × that with one{target}{verdict}"
+        yield ""
+
+
+# ---- the report --------------------------------------------------------------------------------------------------
+
+
+def processor():
+    try:
+        words = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+        words = {k.strip(): v.strip() for k, v in words.items()}
+        return f"{words['model name']} (family {words['cpu family']}, model {words['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
+
+
+def caches():
+    where = Path("/sys/devices/system/cpu/cpu0/cache")
+    known = [[(d / k).read_text().strip() for k in ("level", "type", "size")] for d in sorted(where.glob("index*"))]
+    return ", ".join(f"L{level} {kind.lower()} {size}" for level, kind, size in known)
+
+
+def versions():
+    names = ("numpy", "numba", "torch", "jax")
+    config = fastreg.show_config(mode="dicts")
+    own = [f"fastreg {fastreg.__version__} ({config['isa']})", f"Python {platform.python_version()}"]
+    return ", ".join(own + [f"{n} {importlib.metadata.version(n)}" for n in names])
+
+
+def write(measured, company, load, minutes):
+    text = f"""# fastreg against its peers and the machine
+
+Made by `make bench`; do not edit. {minutes:.0f} minutes on {time.strftime("%Y-%m-%d", time.gmtime())}.
+
+- {versions()}
+- {processor()}, {cpus()} CPUs, {caches()}; {platform.system()} {platform.release().split("-")[0]}
+- load average when the run began: {load:.2f}
+
+All contenders of a row take turns in shuffled order in one process that has as many CPUs and threads as the section
+says; a sample is one call that is not counted and then as many as make 50 µs; times are medians of samples, *spread* is
+half the distance between the quartiles and the number of fastreg's samples. **limit** is the fastest of the streaming
+loops of `limit.c` (vector length, `nt`: non-temporal stores) that reads and writes as many arrays as the row has to,
+in place where the row is; at 1,000 elements, and where the result goes to fresh memory, it is one `np.multiply`.
+**ratio** is the best peer's time over fastreg's: below 1 the peer wins. Peers are in `peers.py`; the result of each is
+compared with fastreg's before it is timed. f32 unless a row says f64.
+
+![Achieved against possible](report.svg)
+
+## Targets
+
+"""
+    text += "\n".join(targets(measured)) + "\n"
+    for threads, lines in measured.items():
+        text += f"\n## {'One core' if threads == 1 else f'{threads} cores'}\n\n" + "\n".join(table(lines)) + "\n"
+    if company:
+        text += f"\n## Beside {cpus()} busy processes\n\n" + "\n".join(in_company(company, cpus()))
+    (HERE / "REPORT.md").write_text(text.rstrip() + "\n")
+
+
+def picture(measured):
+    """A dot a contender, a line a row and shape: how much of the limit each reaches, on one core and on all."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    colours = {"numpy": "#4e79a7", "numba": "#59a14f", "torch": "#e15759", "jax": "#b07aa1"}
+    keys = [(line["row"], tuple(line["shape"])) for line in next(iter(measured.values())) if line["dtype"] == "f4"]
+    where, labels, y, last = {}, [], 0.0, None
+    for row, s in keys:  # a gap between rows, the row's name above its shapes
+        y += 0 if row == last else 1.6
+        if row != last:
+            labels.append((y - 0.95, row))
+        where[row, s], last, y = y, row, y + 1
+
+    plt.rcParams |= {"font.size": 8, "font.family": "DejaVu Sans", "svg.hashsalt": "fastreg", "svg.fonttype": "none"}
+    size_ = (4.2 * len(measured) + 1.6, 0.155 * y + 1)
+    figure, panels = plt.subplots(1, len(measured), sharey=True, figsize=size_, squeeze=False, layout="constrained")
+    right = 1.75
+    for panel, (threads, lines) in zip(panels[0], measured.items(), strict=True):
+        panel.axvspan(0, 1, color="#f3f3f3", zorder=0)
+        panel.axvline(1, color="black", linewidth=0.8, zorder=1)
+        for line in lines:
+            if line["dtype"] != "f4":
+                continue
+            height = where[line["row"], tuple(line["shape"])]
+            reached = {n: median(line, "limit") / median(line, n) for n in ("fastreg", *peers_of(line))}
+            panel.plot([0, min(reached["fastreg"], right)], [height] * 2, color="#d8a13a", linewidth=1.6, zorder=2)
+            for name, share in reached.items():
+                ours, beyond = name == "fastreg", share > right
+                colour = "#d8850f" if ours else colours[name.split()[0]]
+                style = {"s": 34 if ours else 13, "marker": ">" if beyond else "o", "zorder": 4 if ours else 3}
+                panel.scatter(min(share, right), height, color=colour, **style)
+                if ours and beyond:
+                    place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+                    place["bbox"] = {"color": "white", "pad": 1}
+                    panel.annotate(f"{share:.1f} ×", (right, height), **place)
+        for place, row in labels:
+            panel.text(0.012, place, row, weight="bold", va="center", fontsize=8)
+        panel.set_title("one core" if threads == 1 else f"{threads} cores", weight="bold")
+        panel.set_xlim(0, right + 0.04)
+        panel.set_xticks([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5], ["0", "25 %", "50 %", "75 %", "limit", "125 %", "150 %"])
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    panels[0][0].set_yticks(list(where.values()), [shape(s) for _, s in where])
+    panels[0][0].set_ylim(y, -0.2)
+    figure.supxlabel("speed as a share of the limit: the same memory traffic by the best streaming loop, same run")
+    marks = [plt.Line2D([], [], marker="o", linestyle="", color=c, markersize=4, label=n) for n, c in colours.items()]
+    marks.insert(0, plt.Line2D([], [], marker="o", linestyle="-", color="#d8850f", markersize=6, label="fastreg"))
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), frameon=False)
+    figure.savefig(HERE / "report.svg", metadata={"Date": None})
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default="", help="print the rows whose name holds this; write nothing")
+    parser.add_argument("--seconds", default="1", help="per row and shape")
+    parser.add_argument("--save", help="keep the measurements in this JSON file")
+    parser.add_argument("--load", help="measure nothing, write the report of a saved file")
+    options = parser.parse_args()
+    start, load = time.time(), os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    if options.load:
+        state = json.loads(Path(options.load).read_text())
+        measured = {int(t): lines for t, lines in state["measured"].items()}
+        company, load, minutes = state["company"], state["load"], state["minutes"]
+    else:
+        measured, company = {}, None
+        for threads in sorted({1, cpus()}):
+            measured[threads] = []
+            for line in run("--threads", str(threads), "--rows", options.rows or "*", "--seconds", options.seconds):
+                measured[threads].append(line)
+                last = [line]
+                print(f"{threads} thread{'s'[: threads > 1]}:", *list(table(last))[2:], flush=True)
+        if not options.rows and cpus() > 1:
+            company = next(run("--busy", "--threads", str(cpus())))
+        minutes = (time.time() - start) / 60
+        if options.save:
+            state = {"measured": measured, "company": company, "load": load, "minutes": minutes}
+            Path(options.save).write_text(json.dumps(state))
+    if options.rows:
+        print(*targets(measured), sep="\n")
+    else:
+        write(measured, company, load, minutes)
+        picture(measured)
+
+
+if __name__ == "__main__":
+    main()

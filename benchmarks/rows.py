@@ -1,0 +1,174 @@
+"""What is measured, and what it has to reach.
+
+A row is a function, a way to call it, and shapes. Every Case of tests/cases.py that states its memory traffic has a
+row of its own accord; ROWS lists those that want several ways to be called or shapes of their own. Peers are found by
+the function's name in peers.py.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from cases import CASES
+
+K, M = 2**10, 2**20
+SIZES = ((1000,), (M,), (16 * M,))
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    function: str
+    what: str  # in the reader's words: which of the ways to call it
+    inputs: Callable  # (rng, shape, dtype) -> the array arguments by name
+    options: Mapping = field(default_factory=dict)
+    traffic: tuple = (1, 1)  # arrays read and written per element: chooses the limit
+    updates: tuple = ()  # inputs that are updated in place
+    out: bool = True  # give it `out`; without, it makes its result in fresh memory
+    shapes: tuple = SIZES
+    shapes_f64: tuple = ()
+
+    @property
+    def name(self):
+        return f"{self.function} {self.what}".strip()
+
+
+def vector(*names, wider=1.0):
+    def inputs(rng, shape, dtype):
+        # Random numbers beyond a million elements would only cost time: the pattern repeats.
+        n = int(np.prod(shape))
+        draw = [wider * rng.standard_normal(min(n, M), dtype=dtype) for _ in names]
+        return {name: np.resize(d, shape) for name, d in zip(names, draw, strict=True)}
+
+    return inputs
+
+
+def image(rng, shape, dtype):
+    """Arguments of batch_norm: features with a mean and a scale of their own."""
+    channels, wide = shape[1], (-1,) + (1,) * (len(shape) - 2)
+    level, scale = rng.standard_normal((2, channels), dtype=dtype)
+    x = rng.standard_normal(shape, dtype=dtype) * scale.reshape(wide) + level.reshape(wide)
+    return {
+        "x": x,
+        "running_mean": np.zeros(channels, dtype),
+        "running_var": np.ones(channels, dtype),
+        "weight": scale.copy(),
+        "bias": level.copy(),
+    }
+
+
+def image_backward(rng, shape, dtype):
+    image_ = image(rng, shape, dtype)
+    x, axes = image_["x"], tuple(a for a in range(len(shape)) if a != 1)
+    mean, var = x.mean(axes, dtype="f8"), x.var(axes, dtype="f8")
+    return {
+        "grad": rng.standard_normal(shape, dtype=dtype),
+        "x": x,
+        "mean": mean.astype(dtype),
+        "rstd": ((var + 1e-5) ** -0.5).astype(dtype),
+        "weight": image_["weight"],
+    }
+
+
+THRESHOLD = ((1000,), (16 * K,), (256 * K,), (M,), (16 * M,), (64 * M,))
+IMAGES = ((32, 64, 56, 56), (64, 256, 14, 14), (256, 64, 8, 8), (128, 512), (8192, 256))
+SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+HALF, TENTH = {"p": 0.5, "seed": 7}, {"p": 0.1, "seed": 7}
+
+ROWS = [
+    Row("soft_threshold", "", vector("x"), {"lam": 0.5}, shapes=THRESHOLD, shapes_f64=((M,), (16 * M,))),
+    Row("soft_threshold", "fresh output", vector("x"), {"lam": 0.5}, out=False, shapes=THRESHOLD),
+    Row(
+        "sgd_step",
+        "",
+        vector("param", "grad", "momentum_buffer"),
+        SGD,
+        traffic=(3, 2),
+        updates=("param", "momentum_buffer"),
+        out=False,
+        shapes=(*SIZES, (64 * M,)),
+        shapes_f64=((M,),),
+    ),
+    Row("dropout", "p=0.5", vector("x"), HALF, shapes_f64=((M,),)),
+    Row("dropout", "p=0.1", vector("x"), TENTH),
+    Row("dropout_backward", "p=0.5", vector("grad"), HALF),
+    Row("dropout_backward", "p=0.1", vector("grad"), TENTH),
+    Row("batch_norm", "training", image, {"training": True}, shapes=IMAGES, shapes_f64=IMAGES[1:2]),
+    Row("batch_norm", "inference", image, shapes=IMAGES),
+    Row("batch_norm_backward", "", image_backward, traffic=(2, 1), out=False, shapes=IMAGES),
+    Row(
+        "smooth_l1_loss",
+        "with gradient",
+        vector("input", "target", wider=1.5),
+        {"return_grad": True},
+        traffic=(2, 1),
+        shapes_f64=((M,),),
+    ),
+    Row("smooth_l1_loss", "", vector("input", "target", wider=1.5), traffic=(2, 0), out=False),
+]
+LISTED = {row.function for row in ROWS}
+ROWS += [
+    Row(case.function, case.label, case.inputs, case.options, case.traffic, case.inplace, case.out)
+    for case in CASES
+    if case.traffic and case.function not in LISTED
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The time of `what` on a row is at most `at_most` times that of `against`, at each of the shapes (None: all).
+
+    `what` and `against` are contenders of one measurement: "fastreg", "1 thread" and "avx2" (fastreg so limited),
+    "limit", "np.multiply", a peer ("torch" is the fastest of torch's ways), or "row NAME" (fastreg on another row).
+    threads: "one", "all" or "both". binding: where the target is missed, what binds and how that is known.
+    """
+
+    row: str
+    against: str
+    at_most: float
+    shapes: tuple | None = None
+    threads: str = "both"
+    what: str = "fastreg"
+    binding: str = ""
+
+
+def large(row):
+    """Shapes beyond the second-level cache of the machines of the day, 2 MB."""
+    return tuple(shape for shape in row.shapes if 4 * np.prod(shape) * sum(row.traffic) > 2 * M)
+
+
+NO_SLOWER = 1.03  # two measurements of one call differ by as much
+MIDDLE, BIG = ((M,),), ((16 * M,),)
+TARGETS = [
+    Target("soft_threshold", "np.multiply", 1.05, ((16 * K,), (M,), (16 * M,))),
+    Target("soft_threshold", "np.multiply", 0.7, ((1000,),)),
+    Target("soft_threshold fresh output", "np.multiply", NO_SLOWER),
+    Target("sgd_step", "limit", 1.05, ((M,), (16 * M,), (64 * M,))),
+    Target("sgd_step", "torch", NO_SLOWER),
+    Target("sgd_step", "numba", NO_SLOWER),
+    Target("dropout p=0.5", "np.multiply", 1.3, MIDDLE),
+    Target("dropout p=0.1", "np.multiply", 1.8, MIDDLE),
+    Target("dropout p=0.5", "np.multiply", 1.15, BIG),
+    Target("dropout p=0.1", "np.multiply", 1.15, BIG),
+    Target("dropout p=0.5", "torch", 1 / 50, MIDDLE + BIG),
+    Target("dropout p=0.1", "torch", 1 / 50, MIDDLE + BIG),
+    Target("dropout_backward p=0.5", "np.multiply", 1.3, MIDDLE),
+    Target("dropout_backward p=0.1", "np.multiply", 1.8, MIDDLE),
+    Target("dropout_backward p=0.5", "np.multiply", 1.15, BIG),
+    Target("dropout_backward p=0.1", "np.multiply", 1.15, BIG),
+    Target("dropout_backward p=0.5", "torch", 1 / 50, MIDDLE + BIG),
+    Target("dropout_backward p=0.1", "torch", 1 / 50, MIDDLE + BIG),
+    Target("batch_norm training", "row batch_norm inference", 1.3, IMAGES[:3]),
+    Target("batch_norm training", "torch", 1 / 6, IMAGES[:3]),
+    Target("batch_norm training", "torch", 1 / 1.5, IMAGES[3:]),
+    Target("batch_norm_backward", "torch", 1 / 2),
+    Target("smooth_l1_loss with gradient", "limit", 1.1, MIDDLE + BIG),
+    Target("smooth_l1_loss", "limit", 1.1, MIDDLE + BIG),
+    Target("soft_threshold", "1 thread", 1 / 1.8, ((256 * K,), (M,)), threads="all"),
+    *(Target(row.name, "1 thread", 1 / 1.8, MIDDLE, "all") for row in ROWS[1:] if (M,) in row.shapes),
+    *(Target(row.name, "1 thread", NO_SLOWER, threads="all") for row in ROWS),
+    *(Target(row.name, "fastreg", 1.25, large(row), threads="one", what="avx2") for row in ROWS),
+]
