@@ -24,6 +24,11 @@ enum {
     FASTREG_CHUNK = 2048
 };
 
+/* Which random decisions: those of elements start … in the stream (seed, offset), dropped below t = round(p·2³²). */
+typedef struct {
+    uint64_t seed, offset, start, threshold;
+} fastreg_draws;
+
 /* One struct and one number a kernel. */
 #define KERNEL(name, roles, cutoff, ...) typedef struct { __VA_ARGS__; } name##_args;
 #include "kernels.def"

@@ -32,6 +32,8 @@
     static void FN(name)(const void *args, int64_t first, int64_t n) { FN(name##_body)(args, first, n); } \
     FASTREG_INLINE void FN(name##_body)(const name##_args *a, int64_t first, int64_t n)
 
+#include "kernels/philox.inc"
+
 #define T float
 #define SUFFIX f32
 #define LANES 32

@@ -1,11 +1,15 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
+from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._prox import soft_threshold
 from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_config
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "dropout",
+    "dropout_backward",
+    "dropout_mask",
     "get_num_threads",
     "set_num_threads",
     "show_config",

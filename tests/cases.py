@@ -90,7 +90,38 @@ OPTIM: list[Case] = []
 
 # ---- dropout -----------------------------------------------------------------------------------------------------
 
-DROPOUT: list[Case] = []
+DROPOUT = [
+    Case("dropout", normal("x"), {"p": 0.5, "seed": 1}, out=True, traffic=(1, 1), label="fair", why="one product"),
+    Case(
+        "dropout",
+        normal("x"),
+        {"p": 0.1, "seed": 2**64 - 1, "offset": 2**32, "start": 77},
+        out=True,
+        traffic=(1, 1),
+        label="p",
+        why="one product",
+    ),
+    Case(
+        "dropout",
+        normal("x"),
+        {"p": 0.3, "seed": 3, "mode": "vanilla", "training": False},
+        out=True,
+        label="vanilla-inference",
+        why="one product",
+    ),
+    Case("dropout_backward", normal("grad"), {"p": 0.1, "seed": 1}, out=True, traffic=(1, 1), why="one product"),
+    Case(
+        "dropout",
+        normal("x"),
+        {"p": 0.4, "seed": 5, "axis": (0, 2)},
+        out=True,
+        label="shared",
+        why="one product",
+        shapes=((3, 7, 5), (2, 1, 33), (4, 0, 2), (2, 3, 4, 5), (1, 9, 1, 3)),
+        large=(7, 2345, 3),
+        elementwise=False,
+    ),
+]
 
 # ---- norm --------------------------------------------------------------------------------------------------------
 

@@ -46,46 +46,53 @@ def _words(q, seed, offset):
     return philox4x32(counter, (seed & LOW_32, seed >> 32))
 
 
-def _bytes(groups, seed, offset):
+def _bytes(group, groups, seed, offset):
     """256 random bytes a group: counters 16·group + lane, laid out word first, little-endian."""
-    words = _words(np.arange(groups * LANES), seed, offset)  # (word, group·lane)
+    words = _words(group * LANES + np.arange(groups * LANES), seed, offset)  # (word, group·lane)
     words = words.reshape(4, groups, LANES).transpose(1, 0, 2)
     return np.ascontiguousarray(words, dtype="<u4").view(np.uint8).reshape(-1)
 
 
-def _kept(n, p, seed, offset):
-    """The n decisions: element i is dropped where its 32-bit number is below t = round(p·2³²)."""
+def _kept(n, p, seed, offset, start=0):
+    """Decisions start … start + n − 1: i is dropped where its 32-bit number is below t = round(p·2³²)."""
     t = round(p * 2**32)
-    if t == 2**31:  # a fair coin: the first bit of the number decides
-        groups = -(-n // (8 * GROUP_BYTES))
-        return np.unpackbits(_bytes(groups, seed, offset))[:n].astype(bool)
+    fair = t == 2**31
+    size = 8 * GROUP_BYTES if fair else GROUP_BYTES
+    group, skip = divmod(start, size)
+    wanted = slice(skip, skip + n)
+    drawn = _bytes(group, -(-(skip + n) // size), seed, offset)
+    if fair:  # the first bit of the number decides
+        return np.unpackbits(drawn)[wanted].astype(bool)
 
     # The number's first byte decides, except where it equals that of t: there, the other three.
-    groups = -(-n // GROUP_BYTES)
-    first = _bytes(groups, seed, offset)[:n].astype(np.int64)
+    first = drawn[wanted].astype(np.int64)
     dropped = first < t >> 24
     tie = np.flatnonzero(first == t >> 24)
-    words = _words(tie.astype(np.uint64) >> np.uint64(2) | np.uint64(2**63), seed, offset)
-    rest = words[tie & 3, np.arange(tie.size)] >> np.uint32(8)
+    index = start + tie
+    words = _words(index.astype(np.uint64) >> np.uint64(2) | np.uint64(2**63), seed, offset)
+    rest = words[index & 3, np.arange(tie.size)] >> np.uint32(8)
     dropped[tie] = rest < t & 0xFFFFFF
     return ~dropped
 
 
-def _decisions(shape, p, seed, offset, axis):
+def _decisions(shape, p, seed, offset, axis, start):
     """True where kept; drawn over the shape of `axis` in C order, of length 1 along the others."""
     axes = range(len(shape)) if axis is None else normalize_axis_tuple(axis, len(shape))
     drawn = tuple(n if d in axes else 1 for d, n in enumerate(shape))
-    return _kept(int(np.prod(drawn)), p, seed, offset).reshape(drawn)
+    return _kept(int(np.prod(drawn)), p, seed, offset, start).reshape(drawn)
 
 
-def dropout_mask(shape, p=0.5, *, seed, offset=0, axis=None, packed=False):
-    """The decisions of `dropout`: True where kept. `packed`: one bit each, as np.packbits does."""
+def dropout_mask(shape, p=0.5, *, seed, offset=0, axis=None, packed=False, start=0):
+    """The decisions of `dropout`: True where kept. `packed`: one bit each, as np.packbits does.
+
+    `start`: the index of the first one, where the array is a part of a larger one.
+    """
     shape = np.empty(shape, dtype=[]).shape  # an int is a shape too
-    kept = np.broadcast_to(_decisions(shape, p, seed, offset, axis), shape)
+    kept = np.broadcast_to(_decisions(shape, p, seed, offset, axis, start), shape)
     return np.packbits(kept) if packed else kept.copy()
 
 
-def dropout(x, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, out=None):
+def dropout(x, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, start=0, out=None):
     """Drop each element with probability p: x·mask/(1 − p) in training, x otherwise.
 
     mode="vanilla": x·mask in training, x·(1 − p) otherwise. Either way the expectation of a
@@ -100,14 +107,10 @@ def dropout(x, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=No
     scaled = x * x.dtype.type(scale)
     if not training:
         return give(scaled, x.dtype, out)
-    kept = _decisions(x.shape, p, seed, offset, axis)
+    kept = _decisions(x.shape, p, seed, offset, axis, start)
     return give(np.where(kept, scaled, 0.0), x.dtype, out)
 
 
-def dropout_backward(
-    grad, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, out=None
-):
+def dropout_backward(grad, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, start=0, out=None):
     """The gradient by x. Dropout multiplies by a diagonal matrix, which is its own transpose."""
-    return dropout(
-        grad, p, seed=seed, offset=offset, training=training, mode=mode, axis=axis, out=out
-    )
+    return dropout(grad, p, seed=seed, offset=offset, training=training, mode=mode, axis=axis, start=start, out=out)
