@@ -4,8 +4,6 @@ from libc.math cimport rint
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from numpy cimport ndarray
 
-import operator
-
 import numpy
 
 from fastreg._arrays cimport (
