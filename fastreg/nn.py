@@ -1,0 +1,182 @@
+"""Layers: objects that hold state (parameters, running statistics, a random stream) and remember their last forward
+pass for the backward one. All arithmetic is in the functions of the same name."""
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from fastreg._dropout import dropout, dropout_backward
+
+__all__ = ["Dropout", "Layer"]
+
+
+class Layer:
+    """What every layer has.
+
+    A subclass fills `params` and names in `buffers` what else its state is made of; `forward` returns the output and
+    remembers what `backward` needs; `backward` takes the gradient by the output of the last `forward`, puts the
+    gradients by the parameters into `grads` and returns the gradient by the input.
+
+    Attributes
+    ----------
+    training : bool
+        True at first. Dropout and batch normalisation do something else at inference.
+    params : dict of str to ndarray
+        Trained parameters, updated in place by an optimiser.
+    grads : dict of str to ndarray
+        Their gradients, under the same names, as the last `backward` left them.
+    """
+
+    buffers: tuple[str, ...] = ()  # attributes that are state, yet not trained
+
+    def __init__(self) -> None:
+        self.training = True
+        self.params: dict[str, np.ndarray] = {}
+        self.grads: dict[str, np.ndarray] = {}
+        self._last: Any = None  # what the last forward left for backward
+
+    def forward(self, x: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def backward(self, grad: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def __call__(self, x: Any) -> np.ndarray:
+        return self.forward(x)
+
+    def train(self) -> "Layer":
+        """Switch to training, and return the layer."""
+        self.training = True
+        return self
+
+    def eval(self) -> "Layer":
+        """Switch to inference, and return the layer."""
+        self.training = False
+        return self
+
+    def _remembered(self) -> Any:
+        if self._last is None:
+            raise RuntimeError("backward: forward has to come first")
+        return self._last
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the parameters and of all other state, by name."""
+        return copy.deepcopy(self.params | {name: getattr(self, name) for name in self.buffers})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave. Arrays are written in place, so an optimiser's references to them hold.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, or an array has another shape or dtype. Nothing is changed then.
+        """
+        mine = self.params | {name: getattr(self, name) for name in self.buffers}
+        if set(state) != set(mine):
+            raise ValueError(f"state: got the names {sorted(state)}; {sorted(mine)} are needed")
+        for name, now in mine.items():
+            if isinstance(now, np.ndarray):
+                new = np.asarray(state[name])
+                if (new.shape, new.dtype) != (now.shape, now.dtype):
+                    raise ValueError(
+                        f"state: got {name} of shape {new.shape} and dtype {new.dtype}; "
+                        f"{now.shape} and {now.dtype} are needed"
+                    )
+            elif type(state[name]) is not type(now):
+                raise ValueError(
+                    f"state: got {name} of type {type(state[name]).__name__}; {type(now).__name__} is needed"
+                )
+        for name, now in mine.items():
+            if isinstance(now, np.ndarray):
+                now[...] = state[name]
+            else:
+                setattr(self, name, state[name])
+
+
+def _draw_seed(rng: Any) -> int:
+    return int(np.random.default_rng(rng).integers(2**64, dtype=np.uint64))
+
+
+class Dropout(Layer):
+    r"""Dropout: in training, each element is zero with probability p.
+
+    The k-th forward pass in training draws stream k of the seed (`fastreg.dropout` with ``offset=k``), and `backward`
+    draws the same again; no mask is stored.
+
+    Parameters
+    ----------
+    p : float
+        The probability of being dropped, in [0, 1].
+    seed : int, optional
+        In [0, 2**64): the key of the random numbers. Without it, one is drawn from `rng`.
+    rng : None, int, numpy.random.Generator, ...
+        Whatever `numpy.random.default_rng` takes (SPEC 7); it is used once, here. A given Generator is advanced, so
+        that layers made from one get seeds of their own.
+    mode : {"inverted", "vanilla"}
+        See `fastreg.dropout`.
+    axis : int or tuple of int, optional
+        The axes along which decisions are drawn: ``axis=(0, 1)`` drops channels of (N, C, H, W).
+
+    Attributes
+    ----------
+    seed : int
+    offset : int
+        The stream that the next forward pass in training draws; both are in the state dict, so that a run that is taken
+        up again draws what it would have drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import Dropout
+    >>> layer = Dropout(0.5, seed=1)
+    >>> layer.forward(np.arange(1.0, 9.0))
+    array([0., 4., 6., 8., 0., 0., 0., 0.])
+    >>> layer.backward(np.ones(8))
+    array([0., 2., 2., 2., 0., 0., 0., 0.])
+    >>> layer.eval().forward(np.arange(1.0, 9.0))
+    array([1., 2., 3., 4., 5., 6., 7., 8.])
+    """
+
+    buffers = ("seed", "offset")
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        seed: int | None = None,
+        rng: Any = None,
+        mode: str = "inverted",
+        axis: int | tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        if seed is not None and rng is not None:
+            raise ValueError("rng: got one beside a seed; one of the two is allowed")
+        self.p, self.mode, self.axis = p, mode, axis
+        self.seed = _draw_seed(rng) if seed is None else seed
+        self.offset = 0
+        dropout(np.empty(0), p, seed=self.seed, mode=mode)  # so that a bad argument is refused here
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p!r}, seed={self.seed}, mode={self.mode!r}, axis={self.axis!r})"
+
+    def forward(self, x: Any) -> np.ndarray:
+        how = {
+            "p": self.p,
+            "seed": self.seed,
+            "offset": self.offset,
+            "training": self.training,
+            "mode": self.mode,
+            "axis": self.axis,
+        }
+        y = dropout(x, **how)
+        self._last = how, y.shape
+        if self.training:
+            self.offset = (self.offset + 1) % 2**64
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        how, shape = self._remembered()
+        if np.shape(grad) != shape:
+            raise ValueError(f"grad: got shape {np.shape(grad)}; that of the last output, {shape}, is needed")
+        return dropout_backward(grad, **how)

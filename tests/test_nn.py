@@ -1,0 +1,88 @@
+"""What the layers promise beyond the functions that they call."""
+
+import numpy as np
+import pytest
+
+import fastreg
+from fastreg import nn
+
+
+def test_dropout_replays_its_last_forward():
+    layer = nn.Dropout(0.3, seed=7)
+    x, grad = np.ones((40, 5)), np.full((40, 5), 2.0)
+    for offset in range(3):
+        assert layer.offset == offset
+        y = layer.forward(x)
+        assert np.array_equal(y, fastreg.dropout(x, 0.3, seed=7, offset=offset))
+        assert np.array_equal(layer.backward(grad), 2 * y)
+        assert np.array_equal(layer.backward(grad), 2 * y)
+
+
+def test_dropout_leaves_inference_alone_and_its_stream_too():
+    x = np.arange(12.0)
+    inverted, vanilla = nn.Dropout(0.25, seed=1).eval(), nn.Dropout(0.25, seed=1, mode="vanilla").eval()
+    assert np.array_equal(inverted.forward(x), x)
+    assert np.array_equal(inverted.backward(x), x)
+    assert np.array_equal(vanilla.forward(x), 0.75 * x)
+    assert np.array_equal(vanilla.backward(x), 0.75 * x)
+    assert inverted.offset == vanilla.offset == 0
+    assert inverted.train().training
+    assert not np.array_equal(inverted.forward(x), x)
+
+
+def test_a_forward_that_fails_draws_nothing():
+    layer = nn.Dropout(0.5, seed=3, axis=1)
+    with pytest.raises(ValueError, match="axis"):
+        layer.forward(np.ones(3))
+    assert layer.offset == 0
+    with pytest.raises(RuntimeError, match="forward"):
+        layer.backward(np.ones(3))
+
+
+def test_dropout_stream_wraps():
+    layer = nn.Dropout(seed=3)
+    layer.load_state_dict({"seed": 3, "offset": 2**64 - 1})
+    layer.forward(np.ones(3))
+    assert layer.offset == 0
+
+
+def test_seeds_come_from_the_generator():
+    """SPEC 7: None, a seed or a Generator; a Generator is advanced."""
+    assert nn.Dropout(rng=5).seed == nn.Dropout(rng=np.random.default_rng(5)).seed
+    assert nn.Dropout().seed != nn.Dropout().seed
+    rng = np.random.default_rng(5)
+    assert nn.Dropout(rng=rng).seed != nn.Dropout(rng=rng).seed
+    with pytest.raises(ValueError, match="rng"):
+        nn.Dropout(seed=1, rng=1)
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "name"),
+    [({"p": 2}, ValueError, "p"), ({"seed": -1}, ValueError, "seed"), ({"mode": "x"}, ValueError, "mode")],
+)
+def test_bad_layers_are_refused(bad, kind, name):
+    with pytest.raises(kind, match=name):
+        nn.Dropout(**bad)
+
+
+def test_a_run_can_be_taken_up_again():
+    x = np.ones(100)
+    layer, other = nn.Dropout(seed=3), nn.Dropout(seed=4)
+    layer.forward(x)
+    other.load_state_dict(layer.state_dict())
+    assert np.array_equal(other.forward(x), layer.forward(x))
+
+
+@pytest.mark.parametrize("bad", [{}, {"seed": 1}, {"seed": 1, "offset": 1.5}, {"seed": 1, "offset": 1, "p": 1}])
+def test_bad_state_changes_nothing(bad):
+    layer = nn.Dropout(seed=3)
+    with pytest.raises(ValueError, match="state"):
+        layer.load_state_dict(bad)
+    assert layer.state_dict() == {"seed": 3, "offset": 0}
+
+
+def test_gradient_of_another_shape_is_refused():
+    layer = nn.Dropout(seed=3)
+    layer.forward(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="grad"):
+        layer.backward(np.ones(6))
