@@ -60,7 +60,7 @@ class Limit:
         nbytes = -(-nbytes // 256) * 256
         arrays = reads + (0 if in_place else writes)
         apart = nbytes + 4096 + 1088
-        block = np.zeros(arrays * apart + 64, np.uint8)
+        block = np.ones(arrays * apart + 64, np.uint8)  # zeros would all be one page of the system's, always cached
         start = -(-block.ctypes.data // 64) * 64
         where = [start + i * (apart // 64 * 64) for i in range(arrays)]
         read = (ctypes.c_void_p * arrays)(*where[:reads])
