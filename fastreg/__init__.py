@@ -1,6 +1,7 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
+from fastreg._optim import sgd_step
 from fastreg._prox import soft_threshold
 from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_config
 
@@ -12,6 +13,7 @@ __all__ = [
     "dropout_mask",
     "get_num_threads",
     "set_num_threads",
+    "sgd_step",
     "show_config",
     "soft_threshold",
 ]

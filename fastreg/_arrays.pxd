@@ -10,6 +10,7 @@ from fastreg.fastreg_runtime cimport fastreg_walk
 cdef ndarray as_floating(object x, str name)
 cdef ndarray as_floating_like(object x, ndarray like, str name)
 cdef ndarray as_type(ndarray x, int typenum)
+cdef ndarray as_updated(object x, str name)
 cdef ndarray as_state(object x, ndarray like, str name)
 cdef ndarray nonnegative_each(object value, ndarray like, str name, double *scalar)
 

@@ -94,18 +94,28 @@ cdef ndarray as_floating_like(object x, ndarray like, str name):
     return as_type(as_floating(x, name), np.PyArray_TYPE(like))
 
 
-cdef ndarray as_state(object x, ndarray like, str name):
-    """An array that is updated in place: exactly the dtype and shape of `like`, and writeable."""
+cdef ndarray as_updated(object x, str name):
+    """An array that is updated in place: native float32 or float64, writeable, no element twice."""
     if not isinstance(x, ndarray):
         raise wrong_type(name, type(x).__name__, "it is updated in place: a NumPy array is needed")
+    if not np.PyArray_CheckExact(x) and isinstance(x, numpy.ma.MaskedArray):
+        raise wrong_type(name, "a masked array", "its mask would be ignored: pass x.data")
     cdef ndarray a = x
-    if np.PyArray_TYPE(a) != np.PyArray_TYPE(like) or not np.PyArray_ISNOTSWAPPED(a):
-        raise wrong_type(name, f"dtype {x.dtype}", f"it is updated in place: {(<object>like).dtype} is needed")
+    if not is_native_floating(a):
+        raise wrong_type(name, f"dtype {x.dtype}", "it is updated in place: native float32 or float64 is needed")
     if not np.PyArray_ISWRITEABLE(a):
         raise wrong_type(name, "a read-only array", "it is updated in place: a writeable one is needed")
-    check_shape(a, like, name, "the array it belongs to")
     if overlaps_itself(a):
         raise wrong_value(name, "an array whose elements share memory", "it is updated in place: distinct elements are needed")
+    return a
+
+
+cdef ndarray as_state(object x, ndarray like, str name):
+    """An array that is updated in place: as `as_updated`, with the dtype and shape of `like`."""
+    cdef ndarray a = as_updated(x, name)
+    if np.PyArray_TYPE(a) != np.PyArray_TYPE(like):
+        raise wrong_type(name, f"dtype {x.dtype}", f"it is updated in place: {(<object>like).dtype} is needed")
+    check_shape(a, like, name, "the array it belongs to")
     return a
 
 

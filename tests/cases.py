@@ -30,6 +30,7 @@ class Case:
     elementwise: element i of every result depends on element i of the inputs alone (and on i).
     ulps: the largest distance to the reference, in units in the last place of the largest element of that result
         (of each element where `elementwise`), by dtype, from the error analysis that `why` states in a line.
+    cancels: terms may cancel, so that even where `elementwise` the ulps are those of the largest element.
     shapes, large: the shapes for the laws; `large` must need several blocks of the pool.
     traffic: arrays read and written per element, for the benchmark's limit; None: no benchmark row.
     label: tells Cases of one function apart.
@@ -43,6 +44,7 @@ class Case:
     elementwise: bool = True
     ulps: Mapping[type, float] = field(default_factory=lambda: {np.float32: 1, np.float64: 1})
     why: str = ""
+    cancels: bool = False
     shapes: tuple[tuple[int, ...], ...] = ELEMENTWISE
     large: tuple[int, ...] = LARGE
     traffic: tuple[int, int] | None = None
@@ -86,7 +88,28 @@ PROX = [
 
 # ---- optim -------------------------------------------------------------------------------------------------------
 
-OPTIM: list[Case] = []
+
+def sgd(label: str = "", **options: Any) -> Case:
+    return Case(
+        "sgd_step",
+        normal("param", "grad", "momentum_buffer") if "momentum" in options else normal("param", "grad"),
+        {"lr": 0.1} | options,
+        inplace=("param", "momentum_buffer") if "momentum" in options else ("param",),
+        cancels=True,
+        ulps={np.float32: 4, np.float64: 4},
+        why="at most seven roundings, of half a unit each, of terms no larger than the largest element",
+        traffic=(3, 2) if "momentum" in options else (2, 1),
+        label=label,
+    )
+
+
+OPTIM = [
+    sgd(momentum=0.9, weight_decay=0.01),
+    sgd("plain"),
+    sgd("nesterov", momentum=0.9, nesterov=True, weight_decay=0.01, l1=0.5),
+    sgd("decoupled", momentum=0.9, dampening=0.5, weight_decay=0.5, decoupled=True),
+    sgd("l1", l1=1.0),
+]
 
 # ---- dropout -----------------------------------------------------------------------------------------------------
 

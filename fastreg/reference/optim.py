@@ -30,13 +30,14 @@ def sgd_step(
     w, g = as_f64(param), as_f64(grad)
     if decoupled:
         w = (1 - lr * weight_decay) * w
-    else:
+    elif weight_decay:
         g = g + weight_decay * w
+    change = lr * g
     if momentum:
         b = momentum * as_f64(momentum_buffer) + (1 - dampening) * g
         momentum_buffer[...] = b
-        g = g + momentum * b if nesterov else b
-    w = w - lr * g
+        change = lr * g + lr * momentum * b if nesterov else lr * b
+    w = w - change
     if l1:
         w = soft_threshold(w, lr * l1)
     param[...] = w
