@@ -30,7 +30,8 @@ class Case:
     elementwise: element i of every result depends on element i of the inputs alone (and on i).
     ulps: the largest distance to the reference, in units in the last place of the largest element of that result
         (of each element where `elementwise`), by dtype, from the error analysis that `why` states in a line.
-    cancels: terms may cancel, so that even where `elementwise` the ulps are those of the largest element.
+    cancels: terms of about 1 may cancel, so that even where `elementwise` the ulps are those of the largest element,
+        or of 1.
     shapes, large: the shapes for the laws; `large` must need several blocks of the pool.
     traffic: arrays read and written per element, for the benchmark's limit; None: no benchmark row.
     label: tells Cases of one function apart.
