@@ -1,0 +1,381 @@
+"""What each regulariser does to a network that has too few examples.
+
+A three-layer network learns 100 of scikit-learn's 1,797 handwritten digits, far too few for its 17,000 weights, and is
+asked about the others. Without help it knows its hundred by heart and little else; eight runs show what helps. Matrix
+products are NumPy's; weight decay, L1, dropout, batch normalisation and the loss are fastreg's.
+
+    python examples/digits.py                     a table here, a picture in digits.png
+    python examples/digits.py --seeds 2           the same in a hurry
+
+Every figure is a mean over several seeds; a seed picks the hundred digits, the first weights and the order of learning.
+The strengths in RUNS were chosen on other seeds (from 100) than those shown (from 0).
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sklearn.datasets import load_digits
+
+from fastreg import reference
+
+BACKEND = reference
+
+TRAIN, BATCH, EPOCHS = 100, 20, 300
+SIZES = (64, 128, 64, 10)  # pixels, two hidden layers, one output a digit
+HIDDEN = range(len(SIZES) - 2)
+LR, MOMENTUM, DROPOUT = 0.3, 0.9, 0.25
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    dropout: str | None = None  # "vanilla" or "inverted"
+    batch_norm: bool = False
+
+
+RUNS = (
+    Run("none"),
+    Run("L2 0.0005", weight_decay=0.0005),
+    Run("L2 0.003", weight_decay=0.003),
+    Run("L1", l1=0.0004),
+    Run("elastic net", weight_decay=0.0003, l1=0.0003),
+    Run("vanilla dropout", dropout="vanilla"),
+    Run("inverted dropout", dropout="inverted"),
+    Run("batch norm", batch_norm=True),
+    Run("all together", weight_decay=0.0003, l1=0.0001, dropout="inverted", batch_norm=True),
+)
+
+
+class Network:
+    """64 pixels, two hidden layers of ReLUs, ten linear outputs, trained by gradient descent with momentum."""
+
+    def __init__(self, run, seed, backend=BACKEND):
+        self.run, self.seed, self.backend, self.steps = run, seed, backend, 0
+        self.params, self.running = {}, {}
+        rng = np.random.default_rng(seed)
+        for k, (n, m) in enumerate(pairwise(SIZES)):
+            self.params["weight", k] = rng.normal(0, np.sqrt(2 / n), (n, m)).astype(np.float32)
+            self.params["bias", k] = np.zeros(m, np.float32)
+            if run.batch_norm and k in HIDDEN:
+                self.params["scale", k] = np.ones(m, np.float32)
+                self.running[k] = np.zeros(m, np.float32), np.ones(m, np.float32)
+        self.momenta = {key: np.zeros_like(param) for key, param in self.params.items()}
+
+    def predict(self, x):
+        """The digit of each row of x: its largest output, with nothing dropped."""
+        for k in HIDDEN:
+            x, _ = self._forward(k, x, training=False)
+        return self._output(x).argmax(axis=1)
+
+    def train_step(self, x, onehot):
+        """Learn one batch; returns its loss."""
+        inputs, traces, grads = [x], [], {}
+        for k in HIDDEN:
+            y, trace = self._forward(k, inputs[-1], training=True)
+            inputs.append(y)
+            traces.append(trace)
+
+        # The textbook's loss is the squared error. Smooth L1 is just that, ½d², up to |d| = 1, which is as far as an
+        # output usually is from a one-hot target; beyond, an odd digit pulls no harder than with slope 1.
+        # Loss and gradient come from one pass.
+        loss, g = self.backend.smooth_l1_loss(self._output(inputs[-1]), onehot, return_grad=True)
+
+        last = len(HIDDEN)
+        grads["bias", last] = g.sum(axis=0)
+        for k in reversed(HIDDEN):
+            grads["weight", k + 1] = inputs[k + 1].T @ g
+            g = self._backward(k, g @ self.params["weight", k + 1].T, traces[k], grads)
+        grads["weight", 0] = x.T @ g
+        self._update(grads)
+        return loss
+
+    def _output(self, x):
+        return x @ self.params["weight", len(HIDDEN)] + self.params["bias", len(HIDDEN)]
+
+    def _forward(self, k, x, training):
+        """Hidden layer k; also returns what its backward pass wants to know."""
+        z, bias = x @ self.params["weight", k], self.params["bias", k]
+        if self.run.batch_norm:
+            y, mean, rstd = self.backend.batch_norm(
+                z,
+                *self.running[k],
+                self.params["scale", k],
+                bias,
+                training=training,
+                activation="relu",
+                return_stats=True,
+            )
+            trace = z, mean, rstd
+        else:
+            y = trace = np.maximum(z + bias, 0)
+        if self.run.dropout:
+            y = self.backend.dropout(y, training=training, **self._dropout(k))
+        return y, trace
+
+    def _backward(self, k, g, trace, grads):
+        """From the gradient by layer k's output to that by its matrix product; notes those of bias and scale."""
+        if self.run.dropout:
+            g = self.backend.dropout_backward(g, **self._dropout(k))
+        bias = self.params["bias", k]
+        if self.run.batch_norm:
+            g, grads["scale", k], grads["bias", k] = self.backend.batch_norm_backward(
+                g, *trace, self.params["scale", k], bias=bias, activation="relu"
+            )
+        else:
+            g = g * (trace > 0)
+            grads["bias", k] = g.sum(axis=0)
+        return g
+
+    def _dropout(self, k):
+        """No mask is kept: the backward pass draws the same one again. Every layer and step has its own offset."""
+        offset = self.steps * len(HIDDEN) + k
+        return {"p": DROPOUT, "seed": self.seed, "offset": offset, "mode": self.run.dropout}
+
+    def _update(self, grads):
+        for key, grad in grads.items():
+            decayed = key[0] == "weight"  # neither biases nor the scales of batch norm
+            self.backend.sgd_step(
+                self.params[key],
+                grad,
+                self.momenta[key],
+                lr=LR,
+                momentum=MOMENTUM,
+                weight_decay=self.run.weight_decay if decayed else 0.0,
+                l1=self.run.l1 if decayed else 0.0,
+            )
+        self.steps += 1
+
+    def weights(self):
+        return np.concatenate([param.ravel() for (kind, _), param in self.params.items() if kind == "weight"])
+
+
+class Data:
+    """The digits as seed splits them, and the order in which they are learnt."""
+
+    def __init__(self, seed):
+        digits = load_digits()
+        x, labels = (digits.data / 16).astype(np.float32), digits.target
+        self.rng = np.random.default_rng(seed)
+        order = self.rng.permutation(len(x))
+        train, test = order[:TRAIN], order[TRAIN:]
+        self.train, self.test = (x[train], labels[train]), (x[test], labels[test])
+        self.onehot = np.eye(10, dtype=np.float32)[labels[train]]
+
+    def batches(self):
+        """One epoch."""
+        order = self.rng.permutation(TRAIN)
+        for rows in np.split(order, TRAIN // BATCH):
+            yield self.train[0][rows], self.onehot[rows]
+
+
+def epoch(network, data):
+    for x, onehot in data.batches():
+        network.train_step(x, onehot)
+
+
+def accuracy(network, x, labels):
+    """In per cent."""
+    return 100 * np.mean(network.predict(x) == labels)
+
+
+# Accuracy is looked up at these epochs: most of it happens early, so they get sparser.
+LOOKS = np.unique(np.geomspace(1, EPOCHS, 40).round().astype(int))
+
+
+@dataclass
+class Result:
+    """Of one run: accuracies in per cent, (seed, look); the weights of all seeds; seconds an epoch."""
+
+    run: Run
+    train: np.ndarray
+    test: np.ndarray
+    weights: np.ndarray
+    time: float
+    reference_time: float
+
+    @property
+    def accuracies(self):
+        """Of training and test digits, at the end."""
+        return self.train[:, -1].mean(), self.test[:, -1].mean()
+
+    @property
+    def zeros(self):
+        """Per cent of the weights that are exactly zero."""
+        return 100 * np.mean(self.weights == 0)
+
+
+def learn(run, seed):
+    """Train one network: its accuracies at LOOKS on the digits it saw and on the others, and its weights."""
+    data, network = Data(seed), Network(run, seed)
+    train, test = [], []
+    for n in range(1, EPOCHS + 1):
+        epoch(network, data)
+        if n in LOOKS:
+            train.append(accuracy(network, *data.train))
+            test.append(accuracy(network, *data.test))
+    return train, test, network.weights()
+
+
+def time_epochs(run, repeats=15):
+    """Median seconds an epoch, of BACKEND and of fastreg.reference taking turns."""
+    data = Data(0)
+    networks = [Network(run, 0, backend) for backend in (BACKEND, reference)]
+    times = [[], []]
+    for _ in range(repeats):
+        for network, taken in zip(networks, times, strict=True):
+            start = time.perf_counter()
+            epoch(network, data)
+            taken.append(time.perf_counter() - start)
+    return map(median, times)
+
+
+def experiment(seeds):
+    results = []
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("", total=len(RUNS) * len(seeds))
+        for run in RUNS:
+            progress.update(bar, description=f"{run.name:16}")
+            curves = []
+            for seed in seeds:
+                curves.append(learn(run, seed))
+                progress.advance(bar)
+            train, test, weights = map(np.array, zip(*curves, strict=True))
+            results.append(Result(run, train, test, weights, *time_epochs(run)))
+    return results
+
+
+def gain(result, none):
+    """Test accuracy over that of `none`: mean and standard error, seed by seed, so that easy and hard splits cancel."""
+    gains = result.test[:, -1] - none.test[:, -1]
+    return gains.mean(), gains.std(ddof=1) / np.sqrt(len(gains))
+
+
+def table(results):
+    none = results[0]
+    title = f"{TRAIN} digits learnt, mean of {len(none.test)} seeds"
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    headers = "train\n%", "test\n%", "\ngap", "test\n− none", "weights\n0, %", "ms per\nepoch", "in\nNumPy", "\nratio"
+    table.add_column("\nregulariser", no_wrap=True)
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for r in results:
+        train, test = r.accuracies
+        more, error = gain(r, none)
+        table.add_row(
+            r.run.name,
+            f"{train:.1f}",
+            f"{test:.1f}",
+            f"{train - test:.1f}",
+            "" if r is none else f"{more:+.1f} ± {error:.1f}",
+            f"{r.zeros:.0f}",
+            f"{1e3 * r.time:.2f}",
+            f"{1e3 * r.reference_time:.2f}",
+            f"{r.reference_time / r.time:.1f}×",
+        )
+    return table
+
+
+def reach(result, level):
+    """The first look at which mean test accuracy is at least `level`."""
+    return LOOKS[np.argmax(result.test.mean(axis=0) >= level)]
+
+
+def notes(results):
+    """What to notice, with the figures of these very runs."""
+    by_name = {r.run.name: r for r in results}
+    none, decay, strong, lasso = (by_name[n] for n in ("none", "L2 0.0005", "L2 0.003", "L1"))
+    normed, everything = by_name["batch norm"], by_name["all together"]
+    vanilla, inverted = (gain(by_name[f"{mode} dropout"], none)[0] for mode in ("vanilla", "inverted"))
+    best = max(results, key=lambda r: r.accuracies[1])
+    known, level = none.accuracies
+    return (
+        f"none: it has {known:.0f} % of its {TRAIN} digits by heart, and {level:.1f} % of the others right.",
+        f"L2: {gain(decay, none)[0]:+.1f} points on unseen digits. The weights crowd around zero, but none is zero. "
+        f"Six times as strong it keeps the network from learning: {strong.accuracies[0]:.0f} % even of its own digits.",
+        f"L1: {lasso.zeros:.0f} % of the weights are exactly 0, at {gain(lasso, none)[0]:+.1f} points: most of the "
+        "network was not needed.",
+        f"dropout: learns more slowly and ends at {vanilla:+.1f} points (vanilla) and {inverted:+.1f} (inverted). Both "
+        "are one model up to a scale of the weights; they differ in where they start and how fast they learn.",
+        f"batch norm: after {reach(normed, level)} epochs it is where `none` is after {reach(none, level)}.",
+        f"all together: {everything.accuracies[1]:.1f} %; the best, {best.run.name}, has {best.accuracies[1]:.1f} %. "
+        "Regularisers do not add up. Batch norm undoes any scale of the hidden weights, so decay and L1 make them "
+        f"small without taking anything away ({everything.zeros:.0f} % zeros).",
+    )
+
+
+# Okabe and Ito's colours, which all kinds of colour vision can tell apart.
+BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#777777"
+
+
+def draw_curves(axes, result, none):
+    axes.plot(LOOKS, result.train.mean(axis=0), color=ORANGE, lw=2.2, label="the digits it learnt")
+    axes.plot(LOOKS, result.test.mean(axis=0), color=BLUE, lw=2.2, label="digits it never saw")
+    axes.plot(LOOKS, none.test.mean(axis=0), color=GREY, lw=1.4, ls="--", label="the same, no regulariser", zorder=0)
+    axes.set(xscale="log", xlim=(2, EPOCHS), ylim=(60, 101), xticks=(3, 10, 30, 100, 300), yticks=range(60, 101, 10))
+    axes.set_xticklabels(axes.get_xticks())
+    axes.grid(axis="y", color="#e6e6e6")
+    axes.set_title(f"{result.run.name}: {result.accuracies[1]:.1f} % of unseen digits", loc="left", weight="bold")
+
+
+def draw_weights(axes, result):
+    edges = np.linspace(-0.8, 0.8, 82)  # an odd number of bins, so that one is centred on 0
+    nonzero = result.weights[result.weights != 0]
+    axes.hist(nonzero, edges, weights=np.full(nonzero.size, 100 / result.weights.size), color=BLUE)
+    if result.zeros:
+        axes.bar(0, result.zeros, width=0.04, color=RED)
+        axes.text(0.06, result.zeros, f"{result.zeros:.0f} % are 0", color=RED, va="center")
+    axes.set(xlim=(-0.8, 0.8), yscale="log", ylim=(0.01, 130), xticks=(-0.5, 0, 0.5), yticks=(0.01, 0.1, 1, 10, 100))
+    axes.set_yticklabels(("0.01", "0.1", "1", "10", "100"))
+    axes.minorticks_off()
+
+
+def picture(results):
+    figure = Figure(figsize=(16, 10), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12)
+    grid = figure.subplots(3, 6, width_ratios=(3, 2) * 3)
+    for i, (result, (curves, weights)) in enumerate(zip(results, grid.reshape(-1, 2), strict=True)):
+        draw_curves(curves, result, results[0])
+        draw_weights(weights, result)
+        for axes in curves, weights:
+            axes.spines[["top", "right"]].set_visible(False)
+        if i % 3 == 0:
+            curves.set_ylabel("accuracy, %")
+            weights.set_ylabel("share of weights, %")
+        if i >= 6:
+            curves.set_xlabel("epoch")
+            weights.set_xlabel("weight")
+    figure.suptitle(f"What each regulariser does to a network that has only {TRAIN} digits to learn from", fontsize=17)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10, help="how many to average over, at least 2 (10)")
+    parser.add_argument("--output", default="digits.png", help="where the picture goes (digits.png)")
+    arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("--seeds must be at least 2, to say how far they differ")
+
+    results = experiment(range(arguments.seeds))
+    picture(results).savefig(arguments.output, dpi=100)
+    console = Console(highlight=False)
+    console.print(table(results))
+    for note in notes(results):
+        console.print(f"- {note}")
+    console.print(f"The picture is in {arguments.output}.")
+
+
+if __name__ == "__main__":
+    main()
