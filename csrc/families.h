@@ -2,3 +2,4 @@
 #include "kernels/prox.inc"
 #include "kernels/dropout.inc"
 #include "kernels/optim.inc"
+#include "kernels/losses.inc"

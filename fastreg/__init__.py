@@ -1,6 +1,7 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
+from fastreg._losses import smooth_l1_loss
 from fastreg._optim import sgd_step
 from fastreg._prox import soft_threshold
 from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_config
@@ -15,5 +16,6 @@ __all__ = [
     "set_num_threads",
     "sgd_step",
     "show_config",
+    "smooth_l1_loss",
     "soft_threshold",
 ]

@@ -153,7 +153,45 @@ NORM: list[Case] = []
 
 # ---- losses ------------------------------------------------------------------------------------------------------
 
-LOSSES: list[Case] = []
+
+def weighed(*names: str):
+    """Standard normal arrays and a weight for each index of the last axis."""
+
+    def inputs(rng, shape, dtype):
+        return normal(*names)(rng, shape, dtype) | {"weight": np.asarray(rng.random(shape[-1:]), dtype)}
+
+    return inputs
+
+
+def losses(function: str, why: str, ulps: float, **options) -> list[Case]:
+    """The three ways to use an elementwise loss. Its gradient is a factor or two from its slope."""
+    pair, both = normal("input", "target"), {"return_grad": True}
+    by_dtype = {np.float32: ulps, np.float64: 2 * ulps}  # the reference rounds in f64 as well
+    return [
+        Case(function, pair, options | both, elementwise=False, ulps=by_dtype, traffic=(2, 1), why=why),
+        Case(function, pair, options, elementwise=False, ulps=by_dtype, traffic=(2, 0), label="value", why=why),
+        Case(
+            function,
+            pair,
+            options | both | {"reduction": "none"},
+            out=True,
+            ulps=by_dtype,
+            label="each",
+            why=why,
+        ),
+        Case(
+            function,
+            weighed("input", "target"),
+            options | both | {"reduction": "sum"},
+            elementwise=False,
+            ulps={np.float32: 64, np.float64: 64},
+            label="weighed",
+            why=why + ", and a sum of some 10^5 terms over its largest",
+        ),
+    ]
+
+
+LOSSES = losses("smooth_l1_loss", "d rounds once and enters squared, three products, one difference", 4, beta=0.75)
 
 # ---- distances ---------------------------------------------------------------------------------------------------
 

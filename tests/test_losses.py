@@ -1,0 +1,154 @@
+"""What only the losses promise: their definitions, derivatives, sums and the manners of `reduction` and `out`."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from conftest import DTYPES
+
+import fastreg
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+def smooth_l1(x, t, beta):
+    """The definition, in mpmath."""
+    d = abs(mpmath.mpf(x) - mpmath.mpf(t))
+    return d * d / (2 * beta) if d < beta else d - mpmath.mpf(beta) / 2
+
+
+DEFINITIONS = {"smooth_l1_loss": (smooth_l1, {"beta": 0.75})}
+every_loss = pytest.mark.parametrize("name", DEFINITIONS)
+
+
+@every_loss
+def test_is_its_definition(name):
+    definition, options = DEFINITIONS[name]
+    rng = np.random.default_rng(1)
+    x, t = rng.normal(size=200) * 2, rng.normal(size=200)
+    got = getattr(fastreg, name)(x, t, reduction="none", **options)
+    for g, xi, ti in zip(got, x, t, strict=True):
+        wanted = definition(float(xi), float(ti), **options)
+        assert abs(g - wanted) <= 2e-15 * abs(wanted)
+
+
+@every_loss
+def test_gradient_is_the_derivative(name):
+    """Against mpmath's own numerical derivative of the definition."""
+    definition, options = DEFINITIONS[name]
+    rng = np.random.default_rng(2)
+    x, t = rng.normal(size=50) * 2, rng.normal(size=50)
+    _, grad = getattr(fastreg, name)(x, t, reduction="none", return_grad=True, **options)
+    for g, xi, ti in zip(grad, x, t, strict=True):
+        wanted = mpmath.diff(lambda v, ti=ti: definition(v, float(ti), **options), float(xi), h=mpmath.mpf("1e-8"))
+        assert abs(g - wanted) <= 1e-7 * max(1, abs(wanted))
+
+
+@every_loss
+@every_dtype
+def test_reductions_agree(name, dtype):
+    """Each reduction is that of the losses that are not reduced, weights and gradients included."""
+    function, options = getattr(fastreg, name), DEFINITIONS[name][1]
+    rng = np.random.default_rng(3)
+    for shape in ((), (1,), (7, 5), (3, 2049)):
+        x, t = rng.normal(size=(2, *shape)).astype(dtype)
+        for weight in (None, rng.random(shape[-1:]).astype(dtype)):
+            each, slope = function(x, t, weight=weight, reduction="none", return_grad=True, **options)
+            total, total_grad = function(x, t, weight=weight, reduction="sum", return_grad=True, **options)
+            mean, mean_grad = function(x, t, weight=weight, return_grad=True, **options)
+            exact = math.fsum(np.ravel(each).tolist())
+            assert isinstance(total, float)
+            assert isinstance(mean, float)
+            assert abs(total - exact) <= 1e-14 * exact
+            assert abs(mean - exact / np.size(x)) <= 1e-14 * exact
+            assert np.array_equal(total_grad, slope)
+            np.testing.assert_allclose(mean_grad, slope / dtype(np.size(x)), rtol=4 * np.finfo(dtype).eps)
+            assert function(x, t, weight=weight, reduction="sum", **options) == total
+            assert function(x, t, weight=weight, **options) == mean
+
+
+@every_loss
+def test_empty(name):
+    function, options, empty = getattr(fastreg, name), DEFINITIONS[name][1], np.zeros((0, 3), np.float32)
+    assert function(empty, empty, reduction="sum", **options) == 0.0
+    mean, grad = function(empty, empty, return_grad=True, **options)
+    assert math.isnan(mean)
+    assert grad.shape == (0, 3)
+    assert function(empty, empty, reduction="none", **options).shape == (0, 3)
+
+
+@every_loss
+def test_the_wider_dtype_counts(name):
+    function, options = getattr(fastreg, name), DEFINITIONS[name][1]
+    x, t = np.array([0.1, 3.0], np.float32), np.array([0.3, 0.7])
+    for a, b in ((x, t), (t, x)):
+        loss, grad = function(a, b, return_grad=True, **options)
+        assert grad.dtype == np.float64
+        assert loss == function(a.astype(float), b.astype(float), **options)
+
+
+@every_loss
+def test_bad_calls_are_refused(name):
+    function, options, x = getattr(fastreg, name), DEFINITIONS[name][1], np.zeros((2, 3))
+    for kind, word, more in (
+        (ValueError, "target", {"target": np.zeros(3)}),
+        (ValueError, "weight", {"weight": np.zeros(2)}),
+        (ValueError, "reduction", {"reduction": "average"}),
+        (ValueError, "out", {"out": np.zeros((2, 3))}),
+        (ValueError, "out", {"out": np.zeros(3), "return_grad": True}),
+        (TypeError, "out", {"out": np.zeros((2, 3), np.float32), "return_grad": True}),
+        (TypeError, "weight", {"weight": np.zeros(3, complex)}),
+    ):
+        with pytest.raises(kind, match=word):
+            function(**({"input": x, "target": x} | options | more))
+
+
+@pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf, "1", np.ones(2)])
+def test_bad_beta_is_refused(beta):
+    with pytest.raises((TypeError, ValueError), match="beta"):
+        fastreg.smooth_l1_loss([1.0], [2.0], beta=beta)
+
+
+def test_beta_beyond_float32_is_refused():
+    x = np.ones(2, np.float32)
+    with pytest.raises(ValueError, match="beta"):
+        fastreg.smooth_l1_loss(x, x, beta=1e39)
+
+
+@every_dtype
+def test_beta_zero_is_l1_with_slope_zero_at_the_kink(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.array([0.0, 1.5, -2.0, tiny, -tiny, np.inf, np.nan], dtype)
+    loss, grad = fastreg.smooth_l1_loss(x, np.zeros_like(x), beta=0, reduction="none", return_grad=True)
+    np.testing.assert_array_equal(loss, np.abs(x))
+    np.testing.assert_array_equal(grad, np.sign(x))
+
+
+@every_dtype
+def test_smooth_l1_is_exactly_linear_far_out(dtype):
+    """The clipped slope is exactly 1, and nothing overflows that need not."""
+    huge = np.finfo(dtype).max
+    x = np.array([10.0, -10.0, huge, -huge], dtype)
+    loss, grad = fastreg.smooth_l1_loss(x, np.zeros_like(x), beta=0.3, reduction="none", return_grad=True)
+    np.testing.assert_array_equal(loss, np.abs(x) - dtype(0.5) * dtype(0.3))
+    np.testing.assert_array_equal(grad, np.sign(x))
+
+
+def test_float32_sums_are_those_of_double():
+    """Ten million equal float32 terms: single precision would be off in the fourth digit."""
+    x = np.full(10_000_001, 0.1, np.float32)
+    wanted = float(x[0]) - 0.0
+    got = fastreg.smooth_l1_loss(x, np.zeros_like(x), beta=0)
+    assert abs(got - wanted) <= 2 * np.spacing(wanted)
+
+
+def test_large_gradients_are_the_small_ones():
+    """Above 16 MB gradients are stored past the caches; not a bit may depend on it."""
+    x, t = np.random.default_rng(5).normal(size=(2, (1 << 22) + 5)).astype(np.float32)
+    loss, grad = fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum")
+    _, each = fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="none")
+    assert np.array_equal(grad, each)
+    unaligned = np.empty(x.size + 1, np.float32)[1:]
+    assert fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum", out=unaligned)[0] == loss
+    assert np.array_equal(unaligned, each)
