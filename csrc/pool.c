@@ -281,20 +281,19 @@ static job *post(fastreg_block *work, const void *context, int64_t blocks, int h
     return j;
 }
 
+/* The slot stays the caller's until here: were it free once the workers have left it, another caller could take it
+ * and set `done` anew while this one still waits for it. */
 static void finish(job *j)
 {
-    pthread_mutex_lock(&pool.lock);
-    j->open = 0;
-    pthread_mutex_unlock(&pool.lock);
     for (int k = 0; k < 4096 && atomic_load(&j->done) < j->blocks; k++)
         pause_briefly();
-    if (atomic_load(&j->done) < j->blocks) {
+    if (atomic_load(&j->done) < j->blocks)
         atomic_store(&j->waiting, 1);
-        pthread_mutex_lock(&pool.lock);
-        while (atomic_load(&j->done) < j->blocks)
-            pthread_cond_wait(&j->finished, &pool.lock);
-        pthread_mutex_unlock(&pool.lock);
-    }
+    pthread_mutex_lock(&pool.lock);
+    while (atomic_load(&j->done) < j->blocks)
+        pthread_cond_wait(&j->finished, &pool.lock);
+    j->open = 0;
+    pthread_mutex_unlock(&pool.lock);
 }
 
 void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
