@@ -8,7 +8,12 @@
  *
  * Workers are started by the first job that wants them, never at import; between jobs they spin for a moment
  * (a training loop's next call is microseconds away, a system call to wake them is as long as the work), then
- * sleep. A forked child has no workers and starts its own. */
+ * sleep. A forked child has no workers and starts its own.
+ *
+ * One wait remains: a worker that loses its CPU in the middle of a block. Its caller then waits for a time slice,
+ * some milliseconds, and on a machine with more busy threads than CPUs that would happen again and again. So a
+ * wait much longer than the job itself is taken as a sign of such a machine, and for a while, in proportion to
+ * what it cost, calls stay on their callers. */
 #include "core.h"
 
 #include "fpmode.h"
@@ -48,7 +53,10 @@ enum {
     JOBS = 64,           /* callers that can share the pool at one time; one more runs its job alone */
     STACK = 1024 * 1024, /* a worker's: musl's default of 128 KiB is less than the gather buffers */
 };
-#define SPIN_NS 100000LL /* how long an idle worker stays awake */
+#define SPIN_NS 100000LL      /* how long an idle worker stays awake */
+#define STALL_NS 300000LL     /* a wait for claimed blocks beyond this, and beyond the job's own time, is a stall */
+#define RETREAT 16            /* times the stall: how long calls stay serial after it, so that stalls cost ~1/16 */
+#define LONGEST_NS 1000000000LL
 
 typedef struct {
     fastreg_block *work;
@@ -58,7 +66,7 @@ typedef struct {
     atomic_int waiting; /* the caller sleeps until done == blocks */
     int open;           /* workers may still enter  (under lock) */
     int seats;          /* how many more may        (under lock) */
-    int inside;         /* how many are; the slot is free at 0 (under lock) */
+    int inside;         /* how many are, the caller too; the slot is free at 0 (under lock) */
     pthread_cond_t finished;
 } job;
 
@@ -250,6 +258,24 @@ static void start_workers(int wanted)
     pthread_attr_destroy(&attributes);
 }
 
+/* ---- busy machines --------------------------------------------------------------------------------------- */
+
+static atomic_llong serial_until;
+static atomic_llong retreat;      /* the length of the last retreat */
+
+static int retreating(int64_t now) { return now < atomic_load_explicit(&serial_until, memory_order_relaxed); }
+
+/* A stall soon after a retreat means that the machine is still busy: retreat for twice as long. */
+static void note_stall(int64_t now, int64_t waited)
+{
+    long long last = atomic_load(&retreat);
+    long long next = now - atomic_load(&serial_until) < 4 * last ? 2 * last : RETREAT * waited;
+    if (next > LONGEST_NS)
+        next = LONGEST_NS;
+    atomic_store(&retreat, next);
+    atomic_store(&serial_until, now + next);
+}
+
 /* ---- jobs ------------------------------------------------------------------------------------------------ */
 
 static job *post(fastreg_block *work, const void *context, int64_t blocks, int helpers)
@@ -283,17 +309,25 @@ static job *post(fastreg_block *work, const void *context, int64_t blocks, int h
 
 /* The slot stays the caller's until here: were it free once the workers have left it, another caller could take it
  * and set `done` anew while this one still waits for it. */
-static void finish(job *j)
+static void finish(job *j, int64_t started)
 {
-    for (int k = 0; k < 4096 && atomic_load(&j->done) < j->blocks; k++)
-        pause_briefly();
-    if (atomic_load(&j->done) < j->blocks)
+    int64_t ended = 0;
+    if (atomic_load(&j->done) < j->blocks) {
+        ended = now_ns();
+        for (int k = 0; k < 1024 && atomic_load(&j->done) < j->blocks; k++)
+            pause_briefly();
         atomic_store(&j->waiting, 1);
+    }
     pthread_mutex_lock(&pool.lock);
     while (atomic_load(&j->done) < j->blocks)
         pthread_cond_wait(&j->finished, &pool.lock);
     j->open = 0;
     pthread_mutex_unlock(&pool.lock);
+    if (ended) {
+        int64_t now = now_ns(), waited = now - ended;
+        if (waited > STALL_NS && waited > ended - started)
+            note_stall(now, waited);
+    }
 }
 
 void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
@@ -301,7 +335,10 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
     int helpers = blocks > 1 ? fastreg_get_num_threads() - 1 : 0;
     if (helpers > blocks - 1)
         helpers = (int)(blocks - 1);
-    job *j = helpers > 0 ? post(work, context, blocks, helpers) : NULL;
+    int64_t started = helpers > 0 ? now_ns() : 0;
+    job *j = NULL;
+    if (helpers > 0 && (!retreating(started) || fastreg_cutoffs_ignored()))
+        j = post(work, context, blocks, helpers);
     if (!j) {
         run_serial(work, context, blocks);
         return;
@@ -309,7 +346,7 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
     fpmode caller = fpmode_enter();
     claim_blocks(j);
     fpmode_leave(caller);
-    finish(j);
+    finish(j, started);
 }
 
 #endif

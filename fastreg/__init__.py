@@ -1,5 +1,7 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
+import sys
+
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._losses import smooth_l1_loss
 from fastreg._optim import sgd_step
@@ -19,3 +21,6 @@ __all__ = [
     "smooth_l1_loss",
     "soft_threshold",
 ]
+
+if "threadpoolctl" in sys.modules:
+    import fastreg.threadpools

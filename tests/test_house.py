@@ -1,0 +1,150 @@
+"""The architecture, linted: who knows whom, and nothing missing for a registered kernel or a public name."""
+
+import ast
+import inspect
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from cases import CASES
+
+import fastreg
+from fastreg import fastreg_runtime as runtime
+from fastreg import reference
+
+HOUSE = Path(__file__).parent.parent
+FUNCTIONS = sorted(
+    name
+    for name in fastreg.__all__
+    if inspect.isroutine(getattr(fastreg, name)) and not hasattr(runtime, name)
+)
+FAMILIES = sorted(p.stem for p in (HOUSE / "csrc/kernels").glob("*.inc"))
+
+
+def read(pattern: str) -> dict[Path, str]:
+    return {path: path.read_text() for path in sorted(HOUSE.glob(pattern))}
+
+
+def text(pattern: str) -> str:
+    return "\n".join(read(pattern).values())
+
+
+# ---- nothing missing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", runtime._kernels())
+def test_a_kernel_has_its_body_and_its_caller(kernel):
+    assert len(re.findall(rf"\bKERNEL\({kernel}\)", text("csrc/kernels/*.inc"))) == 1, f"body of {kernel} in csrc/kernels"
+    assert f"KERNEL_{kernel}" in text("fastreg/*.pyx"), f"{kernel} is registered, yet no .pyx calls it"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_its_reference_its_case_and_its_stub(name):
+    assert hasattr(reference, name), f"fastreg/reference has no {name}"
+    assert any(case.function == name for case in CASES), f"tests/cases.py has no Case for {name}"
+    assert re.search(rf"^def {name}\(", text("fastreg/*.pyi"), re.M), f"no stub for {name}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_the_parameters_of_its_reference_and_its_stub(name):
+    ours = list(inspect.signature(getattr(fastreg, name)).parameters)
+    theirs = list(inspect.signature(getattr(reference, name)).parameters)
+    assert [p for p in ours if p != "out"] == [p for p in theirs if p != "out"]
+    for path, source in read("fastreg/_*.pyi").items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                args = node.args
+                assert [a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)] == ours, path.name
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_docstring_says_what_a_user_needs(name):
+    doc = inspect.getdoc(getattr(fastreg, name))
+    for section in ("Parameters\n------", "Returns\n------", "Raises\n------", "Examples\n------", ">>> "):
+        assert section in doc, f"{name}: no {section.split()[0]}"
+    for parameter in inspect.signature(getattr(fastreg, name)).parameters:
+        assert re.search(rf"^(\w+, )*{parameter}\b.* : ", doc, re.M), f"{name}: {parameter} is not described"
+
+
+def test_public_names_are_sorted_and_real():
+    assert list(fastreg.__all__) == sorted(fastreg.__all__)
+    assert all(hasattr(fastreg, name) for name in fastreg.__all__)
+
+
+# ---- who knows whom ----------------------------------------------------------------------------------------------
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." * node.level + (node.module or ""))
+    return found
+
+
+def test_the_reference_imports_only_numpy():
+    for path in (HOUSE / "fastreg/reference").glob("*.py"):
+        others = {m for m in imports(path) if not m.startswith(".") and m.split(".")[0] not in ("numpy", "math")}
+        assert not others, path.name
+
+
+def test_only_numpy_and_the_standard_library_at_run_time():
+    import sys
+
+    for path in (HOUSE / "fastreg").glob("*.py"):
+        if path.name == "threadpools.py":
+            continue  # the one module that is about another package, imported only where that one is
+        for module in imports(path):
+            root = module.split(".")[0]
+            assert root in ("", "numpy", "fastreg") or root in sys.stdlib_module_names, (path.name, module)
+
+
+def test_families_know_arrays_and_runtime_only():
+    for path in (HOUSE / "fastreg").glob("_*.pyx"):
+        known = set(re.findall(r"^(?:from|cimport|import) (fastreg[\w.]*)", path.read_text(), re.M))
+        allowed = {"fastreg._arrays", "fastreg.fastreg_runtime"} - {f"fastreg.{path.stem}"}
+        assert known <= allowed, path.name
+
+
+def test_the_core_knows_no_python():
+    for path, source in (read("csrc/*.[ch]") | read("csrc/kernels/*.inc")).items():
+        assert "Python.h" not in source, path.name
+
+
+def test_instruction_set_files_know_no_kernel():
+    for path, source in read("csrc/isa_*.c").items():
+        assert len(source.splitlines()) <= 10, path.name
+        assert not any(re.search(rf"\b{kernel}\b", source) for kernel in runtime._kernels()), path.name
+
+
+def test_kernels_live_in_their_family_and_call_no_library():
+    """libm differs from platform to platform in the last bit; only what IEEE 754 fixes may be used."""
+    inexact = r"\b(expf?|logf?|powf?|tanhf?|log1pf?|expm1f?|sinf?|cosf?|hypotf?|cbrtf?|fmaf?)\("
+    for path, source in read("csrc/kernels/*.inc").items():
+        code = re.sub(r"/\*.*?\*/|//[^\n]*", "", source, flags=re.S)
+        assert not re.search(inexact, code), path.name
+
+
+# ---- how it is built ---------------------------------------------------------------------------------------------
+
+
+def test_flags_keep_the_bits():
+    setup = (HOUSE / "setup.py").read_text()
+    assert "-ffp-contract=off" in setup
+    for source in (setup, (HOUSE / "Makefile").read_text()):
+        assert not re.search(r"-ffast-math|-Ofast|-fassociative-math|-funsafe-math|-freciprocal-math|-flto|-fopenmp", source)
+    assert len(setup.splitlines()) <= 90
+
+
+def test_git_holds_no_generated_file():
+    tracked = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=False).stdout.split()
+    assert not [f for f in tracked if re.search(r"^fastreg/.*\.c$|\.so$|\.pyd$|\.html$|__pycache__", f)]
+
+
+def test_every_family_stands_on_every_floor():
+    families = (HOUSE / "csrc/families.h").read_text()
+    for family in FAMILIES:
+        assert f"kernels/{family}.inc" in families or f"{family}.inc" in text("csrc/*.h"), family
