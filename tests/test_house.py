@@ -42,7 +42,8 @@ def test_a_kernel_has_its_body_and_its_caller(kernel):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_has_its_reference_its_case_and_its_stub(name):
     assert hasattr(reference, name), f"fastreg/reference has no {name}"
-    assert any(case.function == name for case in CASES), f"tests/cases.py has no Case for {name}"
+    takes_no_array = "shape" in inspect.signature(getattr(fastreg, name)).parameters
+    assert takes_no_array or any(case.function == name for case in CASES), f"tests/cases.py has no Case for {name}"
     assert re.search(rf"^def {name}\(", text("fastreg/*.pyi"), re.M), f"no stub for {name}"
 
 
@@ -61,10 +62,11 @@ def test_a_function_has_the_parameters_of_its_reference_and_its_stub(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_docstring_says_what_a_user_needs(name):
     doc = inspect.getdoc(getattr(fastreg, name))
-    for section in ("Parameters\n------", "Returns\n------", "Raises\n------", "Examples\n------", ">>> "):
+    returns = () if re.search(r"\bin place\b", doc) else ("Returns\n------",)
+    for section in ("Parameters\n------", *returns, "Raises\n------", "Examples\n------", ">>> "):
         assert section in doc, f"{name}: no {section.split()[0]}"
     for parameter in inspect.signature(getattr(fastreg, name)).parameters:
-        assert re.search(rf"^(\w+, )*{parameter}\b.* : ", doc, re.M), f"{name}: {parameter} is not described"
+        assert re.search(rf"^(\w+, )*{parameter}\b(, \w+)*( : .*)?$", doc, re.M), f"{name}: {parameter} is not described"
 
 
 def test_public_names_are_sorted_and_real():
