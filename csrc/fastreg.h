@@ -49,14 +49,15 @@ typedef struct {
     int ordered;     /* the index of an element matters: walk in C order, never in memory order */
     int ndim;        /* 0: every operand is contiguous, in one order; shape and strides are not read */
     int64_t n;
+    int64_t begin;   /* chunks of the walks before it: set by fastreg_elementwise */
     const void *args;
     size_t args_size;
     const intptr_t *shape;
     const intptr_t *strides[FASTREG_MAX_OPERANDS]; /* bytes, one per axis of shape; 0 where it is broadcast */
 } fastreg_walk;
 
-/* Runs `count` elementwise calls as one job of the pool. Cannot fail and allocates nothing on the heap. */
-void fastreg_elementwise(const fastreg_walk *walks, int64_t count);
+/* Runs `count` elementwise calls of one kernel as one job of the pool. Cannot fail and allocates nothing on the heap. */
+void fastreg_elementwise(fastreg_walk *walks, int64_t count);
 
 /* ---- work: items ----------------------------------------------------------------------------------------- */
 

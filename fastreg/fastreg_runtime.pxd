@@ -23,7 +23,7 @@ cdef extern from "fastreg.h" nogil:
         const intptr_t *strides[8]
 
 
-cdef void run_elementwise(const fastreg_walk *walks, int64_t count) noexcept nogil
+cdef void run_elementwise(fastreg_walk *walks, int64_t count) noexcept nogil
 cdef void run_items(
     int kernel, int dtype, const void *args, int64_t n, int64_t per_block, int64_t elements
 ) noexcept nogil

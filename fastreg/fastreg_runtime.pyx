@@ -12,7 +12,7 @@ import numpy as np
 
 
 cdef extern from "fastreg.h" nogil:
-    void fastreg_elementwise(const fastreg_walk *walks, int64_t count)
+    void fastreg_elementwise(fastreg_walk *walks, int64_t count)
     void fastreg_items(int kernel, int dtype, const void *args, int64_t n, int64_t per_block, int64_t elements)
     const char *fastreg_roles(int kernel)
     int fastreg_select_isa(const char *cap)
@@ -28,7 +28,7 @@ cdef extern from "fastreg.h" nogil:
         FASTREG_KERNELS
 
 
-cdef void run_elementwise(const fastreg_walk *walks, int64_t count) noexcept nogil:
+cdef void run_elementwise(fastreg_walk *walks, int64_t count) noexcept nogil:
     fastreg_elementwise(walks, count)
 
 
