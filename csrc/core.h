@@ -21,4 +21,9 @@ typedef void fastreg_block(const void *context, int64_t block);
 void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks);
 int fastreg_cutoffs_ignored(void);
 
+/* slices.c: the start of a run; elements first … first+n−1 of a run into a buffer, and back. */
+const void *fastreg_run(const fastreg_slices *s, int64_t outer, int64_t channel);
+void fastreg_gather(const fastreg_slices *s, int64_t outer, int64_t channel, int64_t first, int64_t n, void *buffer);
+void fastreg_scatter(const fastreg_slices *s, int64_t outer, int64_t channel, int64_t first, int64_t n, const void *buffer);
+
 #endif

@@ -3,3 +3,4 @@
 #include "kernels/dropout.inc"
 #include "kernels/optim.inc"
 #include "kernels/losses.inc"
+#include "kernels/norm.inc"

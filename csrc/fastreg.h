@@ -29,6 +29,28 @@ typedef struct {
     uint64_t seed, offset, start, threshold;
 } fastreg_draws;
 
+/* An array of any layout as slices (outer, channels, inner) of its C order, for kernels that sum over some axes and
+ * not others. Where `direct`, the `inner` elements of a run (outer, channel) are adjacent and aligned; otherwise kernels
+ * gather them, a buffer at a time. */
+typedef struct {
+    char *data;
+    int itemsize, direct;
+    int64_t outer, channels, inner;
+    intptr_t channel_stride; /* bytes, as all strides */
+    int outer_ndim, inner_ndim;
+    intptr_t outer_shape[FASTREG_MAX_DIMS], outer_stride[FASTREG_MAX_DIMS];
+    intptr_t inner_shape[FASTREG_MAX_DIMS], inner_stride[FASTREG_MAX_DIMS];
+} fastreg_slices;
+
+/* The units of norm.inc's sums, by which _norm.pyx allocates their results. */
+enum {
+    NORM_BLOCK = 8192, /* elements of a channel whose sum is made on its own */
+    NORM_ROWS = 256,   /* rows of columns, likewise */
+    NORM_TILE = 512,   /* columns taken together: their sums stay in the first-level cache */
+    NORM_GROUP = 16,   /* channels taken together at most */
+    NORM_SHORT = 16    /* runs shorter than this are taken as columns */
+};
+
 /* One struct and one number a kernel. */
 #define KERNEL(name, roles, cutoff, ...) typedef struct { __VA_ARGS__; } name##_args;
 #include "kernels.def"

@@ -16,11 +16,12 @@
 #include <math.h>
 #include <string.h>
 #if defined(__x86_64__) || defined(_M_X64)
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 #include "core.h"
 #include "target.h"
+#include "lanes.h"
 
 #define CONCAT_(a, b) a##_##b
 #define CONCAT(a, b) CONCAT_(a, b)

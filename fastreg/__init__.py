@@ -4,6 +4,7 @@ import sys
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._losses import smooth_l1_loss
+from fastreg._norm import batch_norm, batch_norm_backward
 from fastreg._optim import sgd_step
 from fastreg._prox import soft_threshold
 from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_config
@@ -11,6 +12,8 @@ from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_confi
 __version__ = "0.1.0"
 
 __all__ = [
+    "batch_norm",
+    "batch_norm_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask",

@@ -3,7 +3,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, intptr_t, uint64_t
 from numpy cimport ndarray
 
-from fastreg.fastreg_runtime cimport fastreg_walk
+from fastreg.fastreg_runtime cimport fastreg_slices, fastreg_walk
 
 
 # ---- arguments in ----
@@ -25,6 +25,7 @@ cdef tuple axes_of(object axis, int ndim, str name)
 cdef int check_shape(ndarray x, ndarray like, str name, str like_name) except -1
 cdef int check_length(ndarray x, int64_t length, str name) except -1
 cdef int check_broadcasts(ndarray x, ndarray to, str name, str to_name) except -1
+cdef ndarray apart_from(ndarray x, ndarray out)
 cdef int check_disjoint(ndarray a, ndarray b, str a_name, str b_name) except -1
 
 # ---- results out ----
@@ -42,6 +43,9 @@ cdef int dtype_of(ndarray x) noexcept
 cdef bint overlap(ndarray a, ndarray b) noexcept
 cdef ndarray in_index_order(ndarray x)
 
+cdef void as_slices(
+    fastreg_slices *s, ndarray x, const intptr_t *shape, const intptr_t *stride, int ndim, int outer_ndim, bint channels
+) noexcept
 cdef object plan(
     fastreg_walk *walk, intptr_t *strides, int kernel, void *args, size_t size, int order, PyObject **operands, int count
 )

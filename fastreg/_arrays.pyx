@@ -14,7 +14,7 @@ import operator
 import numpy
 
 from fastreg.fastreg_runtime cimport (
-    FASTREG_F32, FASTREG_F64, FASTREG_MAX_DIMS, fastreg_walk, roles_of, run_elementwise, run_items,
+    FASTREG_F32, FASTREG_F64, FASTREG_MAX_DIMS, fastreg_slices, fastreg_walk, roles_of, run_elementwise, run_items,
 )
 
 np.import_array()
@@ -311,6 +311,14 @@ cdef bint same_elements(ndarray a, ndarray b) noexcept:
     return np.PyArray_ITEMSIZE(a) == np.PyArray_ITEMSIZE(b)
 
 
+cdef ndarray apart_from(ndarray x, ndarray out):
+    """`x`, or a copy where writing `out` would change what is still to be read: `out` may be `x` itself, element for
+    element, but not overlap it in any other way."""
+    if overlap(x, out) and not same_elements(x, out):
+        return np.PyArray_NewCopy(x, np.NPY_KEEPORDER)
+    return x
+
+
 cdef int check_disjoint(ndarray a, ndarray b, str a_name, str b_name) except -1:
     if overlap(a, b):
         raise ValueError(f"{a_name} and {b_name}: both are updated in place, yet they share memory")
@@ -381,6 +389,47 @@ cdef ndarray in_index_order(ndarray x):
     if np.PyArray_ISCARRAY_RO(x):
         return x
     return np.PyArray_NewCopy(x, np.NPY_CORDER)
+
+
+cdef int merge_axes(
+    const intptr_t *shape, const intptr_t *stride, int ndim, intptr_t *merged_shape, intptr_t *merged_stride
+) noexcept:
+    cdef int d, n = 0
+    for d in range(ndim):
+        if shape[d] == 1:
+            continue
+        if n and merged_stride[n - 1] == stride[d] * shape[d]:
+            merged_shape[n - 1] *= shape[d]
+            merged_stride[n - 1] = stride[d]
+        else:
+            merged_shape[n] = shape[d]
+            merged_stride[n] = stride[d]
+            n += 1
+    return n
+
+
+cdef void as_slices(
+    fastreg_slices *s, ndarray x, const intptr_t *shape, const intptr_t *stride, int ndim, int outer_ndim, bint channels
+) noexcept:
+    """See `x`, of this logical shape and these strides, as slices: the first `outer_ndim` axes, then one of channels
+    (if `channels`), then the inner ones."""
+    cdef int d, inner = outer_ndim + channels
+    s.data = <char *>np.PyArray_DATA(x)
+    s.itemsize = <int>np.PyArray_ITEMSIZE(x)
+    s.outer = s.inner = 1
+    for d in range(outer_ndim):
+        s.outer *= shape[d]
+    for d in range(inner, ndim):
+        s.inner *= shape[d]
+    s.channels = shape[outer_ndim] if channels else 1
+    s.channel_stride = stride[outer_ndim] if channels else 0
+    s.outer_ndim = merge_axes(shape, stride, outer_ndim, s.outer_shape, s.outer_stride)
+    if s.outer_ndim == 0:
+        s.outer_ndim = 1
+        s.outer_shape[0] = 1
+        s.outer_stride[0] = 0
+    s.inner_ndim = merge_axes(shape + inner, stride + inner, ndim - inner, s.inner_shape, s.inner_stride)
+    s.direct = np.PyArray_ISALIGNED(x) and (s.inner_ndim == 0 or s.inner_ndim == 1 and s.inner_stride[0] == s.itemsize)
 
 
 cdef intptr_t ONE = 1

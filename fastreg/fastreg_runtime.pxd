@@ -22,6 +22,21 @@ cdef extern from "fastreg.h" nogil:
         const intptr_t *shape
         const intptr_t *strides[8]
 
+    ctypedef struct fastreg_slices:
+        char *data
+        int itemsize
+        int direct
+        int64_t outer
+        int64_t channels
+        int64_t inner
+        intptr_t channel_stride
+        int outer_ndim
+        int inner_ndim
+        intptr_t outer_shape[FASTREG_MAX_DIMS]
+        intptr_t outer_stride[FASTREG_MAX_DIMS]
+        intptr_t inner_shape[FASTREG_MAX_DIMS]
+        intptr_t inner_stride[FASTREG_MAX_DIMS]
+
 
 cdef void run_elementwise(fastreg_walk *walks, int64_t count) noexcept nogil
 cdef void run_items(

@@ -149,7 +149,88 @@ DROPOUT = [
 
 # ---- norm --------------------------------------------------------------------------------------------------------
 
-NORM: list[Case] = []
+
+def normalised(*names: str, axis: int = 1, running: bool = False, statistics: bool = False):
+    """Data whose mean is not near 0 (its error would be of no size otherwise), and a value each for every channel."""
+
+    def inputs(rng, shape, dtype):
+        channels = shape[axis]
+        arrays = {"x": np.asarray(rng.standard_normal(shape) + 3, dtype)}
+        if "grad" in names:
+            arrays = {"grad": np.asarray(rng.standard_normal(shape), dtype)} | arrays
+        if statistics:
+            others = tuple(d for d in range(len(shape)) if d != axis % len(shape))
+            wide = arrays["x"].astype(np.float64)
+            arrays["mean"] = wide.mean(others).astype(dtype)
+            arrays["rstd"] = (1 / np.sqrt(wide.var(others) + 1e-5)).astype(dtype)
+        if running:
+            arrays["running_mean"] = np.asarray(rng.standard_normal(channels), dtype)
+            arrays["running_var"] = np.asarray(rng.random(channels) + 0.5, dtype)
+        for name in ("weight", "bias"):
+            if name in names:
+                arrays[name] = np.asarray(rng.standard_normal(channels) + 0.5, dtype)
+        return arrays
+
+    return inputs
+
+
+def batch_norms(label: str, inputs, ulps: float = 3, **more: Any) -> Case:
+    """In f64 the reference's own sums, one term after the other, are what differs; test_norm.py has the exact ones."""
+    function = "batch_norm_backward" if "backward" in label else "batch_norm"
+    options = {
+        "out": function == "batch_norm",
+        "elementwise": False,
+        "ulps": {np.float32: ulps, np.float64: 64},
+        "shapes": ((9, 1), (9, 5), (300, 3), (10, 600), (8, 3, 5), (8, 2, 3, 6), (4, 5, 16), (3, 4, 70), (4, 3, 7)),
+        "large": (40, 24, 50),
+    }
+    return Case(function, inputs, label=label.removeprefix("backward-"), **(options | more))
+
+
+STEPS = "two differences, a rounded scale, its product, a shift: five roundings of half a unit that seldom agree"
+WHOLE = {"training": True, "return_stats": True}
+TRAINED = {"inplace": ("running_mean", "running_var"), "why": STEPS}
+NORM = [
+    batch_norms("training", normalised("x", "weight", "bias", running=True), options=WHOLE, traffic=(1, 1), **TRAINED),
+    batch_norms(
+        "channels-last",
+        normalised("x", "weight", "bias", running=True, axis=-1),
+        options=WHOLE | {"axis": -1, "activation": "relu", "momentum": 0.4},
+        large=(25, 40, 70),
+        **TRAINED,
+    ),
+    batch_norms("plain", normalised("x"), options={"training": True}, large=(1100, 50), why=STEPS),
+    batch_norms(
+        "inference",
+        normalised("x", "weight", "bias", running=True),
+        options={"activation": "relu"},
+        traffic=(1, 1),
+        why=STEPS,
+    ),
+    batch_norms(
+        "backward-training",
+        normalised("grad", "x", "weight", "bias", statistics=True),
+        options={"activation": "relu"},
+        ulps=6,
+        traffic=(2, 1),
+        why="the reference does not find again what rounding took from the mean: half a unit of 3, in x̂",
+    ),
+    batch_norms(
+        "backward-columns",
+        normalised("grad", "x", statistics=True, axis=-1),
+        options={"axis": -1},
+        ulps=6,
+        large=(1100, 50),
+        why="as above",
+    ),
+    batch_norms(
+        "backward-inference",
+        normalised("grad", "x", "weight", statistics=True),
+        options={"training": False},
+        ulps=4,
+        why="a sum",
+    ),
+]
 
 # ---- losses ------------------------------------------------------------------------------------------------------
 
