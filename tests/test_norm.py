@@ -39,7 +39,7 @@ def oracle(x, weight, bias, grad, *, eps, relu=False, training=True, mean=None, 
 
 
 def ulps(got, wanted, terms=0):
-    """The largest distance, in units in the last place of the largest element wanted (or of the terms it is made of)."""
+    """The largest distance, in units in the last place of the largest element wanted (or its terms)."""
     assert got.shape == wanted.shape
     largest = max(np.abs(wanted).max(), np.abs(terms).max())
     unit = np.spacing(np.nextafter(largest.astype(got.dtype), got.dtype.type(0)))
