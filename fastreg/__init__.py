@@ -6,7 +6,18 @@ from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._losses import smooth_l1_loss
 from fastreg._norm import batch_norm, batch_norm_backward
 from fastreg._optim import sgd_step
-from fastreg._prox import soft_threshold
+from fastreg._prox import (
+    hard_threshold,
+    project_box,
+    project_linf_ball,
+    prox_elastic_net,
+    prox_l0,
+    prox_l1,
+    prox_mcp,
+    prox_scad,
+    prox_sq_l2,
+    soft_threshold,
+)
 from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_config
 
 __version__ = "0.1.0"
@@ -18,6 +29,15 @@ __all__ = [
     "dropout_backward",
     "dropout_mask",
     "get_num_threads",
+    "hard_threshold",
+    "project_box",
+    "project_linf_ball",
+    "prox_elastic_net",
+    "prox_l0",
+    "prox_l1",
+    "prox_mcp",
+    "prox_scad",
+    "prox_sq_l2",
     "set_num_threads",
     "sgd_step",
     "show_config",

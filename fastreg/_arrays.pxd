@@ -13,6 +13,7 @@ cdef ndarray as_type(ndarray x, int typenum)
 cdef ndarray as_updated(object x, str name)
 cdef ndarray as_state(object x, ndarray like, str name)
 cdef ndarray nonnegative_each(object value, ndarray like, str name, double *scalar)
+cdef ndarray bound_each(object value, ndarray like, str name, double *scalar)
 
 cdef double real(object value, str name) except? -1.0
 cdef double nonnegative(object value, str name) except? -1.0

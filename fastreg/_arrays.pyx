@@ -119,21 +119,41 @@ cdef ndarray as_state(object x, ndarray like, str name):
     return a
 
 
-cdef ndarray nonnegative_each(object value, ndarray like, str name, double *scalar):
-    """A scalar >= 0 (None is returned) or an array of them that broadcasts to `like`, in its dtype."""
+cdef ndarray scalar_or_each(object value, ndarray like, str name, double *scalar):
+    """A real number (None is returned) or an array of them that broadcasts to `like`, in its dtype."""
     if PyFloat_CheckExact(value) or not np.PyArray_Check(value) and not isinstance(value, (list, tuple)) \
             and not hasattr(value, "__array__") and not hasattr(value, "__dlpack__"):
-        scalar[0] = nonnegative(value, name)
+        scalar[0] = real(value, name)
         return None
     cdef ndarray each = as_floating_like(value, like, name)
     if np.PyArray_NDIM(each) == 0:
-        scalar[0] = nonnegative(each.item(), name)
+        scalar[0] = real(each.item(), name)
         return None
     check_broadcasts(each, like, name, "x")
-    # The minimum is NaN where any element is.
-    if np.PyArray_SIZE(each) and not (<object>each).min() >= 0:
-        raise wrong_value(name, "negative or NaN elements", "all must be >= 0")
     scalar[0] = 0.0
+    return each
+
+
+cdef ndarray nonnegative_each(object value, ndarray like, str name, double *scalar):
+    """A scalar >= 0 (None is returned) or an array of them that broadcasts to `like`, in its dtype."""
+    cdef ndarray each = scalar_or_each(value, like, name, scalar)
+    if each is None:
+        if not scalar[0] >= 0:
+            raise wrong_value(name, scalar[0], "a number >= 0 is allowed")
+    # The minimum is NaN where any element is.
+    elif np.PyArray_SIZE(each) and not (<object>each).min() >= 0:
+        raise wrong_value(name, "negative or NaN elements", "all must be >= 0")
+    return each
+
+
+cdef ndarray bound_each(object value, ndarray like, str name, double *scalar):
+    """A bound: any number but NaN (None is returned), or an array of them that broadcasts to `like`, in its dtype."""
+    cdef ndarray each = scalar_or_each(value, like, name, scalar)
+    if each is None:
+        if scalar[0] != scalar[0]:
+            raise wrong_value(name, scalar[0], "a number is needed")
+    elif np.PyArray_SIZE(each) and (<object>each).min() != (<object>each).min():
+        raise wrong_value(name, "NaN elements", "numbers are needed")
     return each
 
 

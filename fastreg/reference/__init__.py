@@ -11,7 +11,18 @@ from .dropout import dropout, dropout_backward, dropout_mask
 from .losses import smooth_l1_loss
 from .norm import batch_norm, batch_norm_backward
 from .optim import sgd_step
-from .prox import soft_threshold
+from .prox import (
+    hard_threshold,
+    project_box,
+    project_linf_ball,
+    prox_elastic_net,
+    prox_l0,
+    prox_l1,
+    prox_mcp,
+    prox_scad,
+    prox_sq_l2,
+    soft_threshold,
+)
 
 __all__ = [
     "batch_norm",
@@ -19,6 +30,15 @@ __all__ = [
     "dropout",
     "dropout_backward",
     "dropout_mask",
+    "hard_threshold",
+    "project_box",
+    "project_linf_ball",
+    "prox_elastic_net",
+    "prox_l0",
+    "prox_l1",
+    "prox_mcp",
+    "prox_scad",
+    "prox_sq_l2",
     "sgd_step",
     "smooth_l1_loss",
     "soft_threshold",
