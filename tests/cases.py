@@ -82,9 +82,52 @@ def per_feature(rng, shape, dtype):
     return normal("x")(rng, shape, dtype) | {"lam": np.asarray(rng.random(features), dtype)}
 
 
+def renamed(inputs, **names: str):
+    """The same arrays under other names."""
+    return lambda *like: {names.get(name, name): x for name, x in inputs(*like).items()}
+
+
+def prox(function: str, ulps: float, why: str, label: str = "", inputs=None, **options: Any) -> Case:
+    return Case(
+        function,
+        inputs or normal("x"),
+        options,
+        out=True,
+        elementwise=inputs is None,
+        ulps={np.float32: ulps, np.float64: ulps},
+        why=why,
+        traffic=None if inputs else (1, 1),
+        label=label,
+    )
+
+
+def box(rng, shape, dtype):
+    bounds = normal("lower", "upper")(rng, shape[-1:], dtype)
+    low, high = np.minimum(*bounds.values()), np.maximum(*bounds.values())
+    return normal("x")(rng, shape, dtype) | {"lower": low, "upper": high}
+
+
 PROX = [
-    Case("soft_threshold", normal("x"), {"lam": 0.5}, out=True, traffic=(1, 1), why="one subtraction"),
-    Case("soft_threshold", per_feature, out=True, elementwise=False, label="each", why="one subtraction"),
+    prox("soft_threshold", 1, "one subtraction", lam=0.5),
+    prox("soft_threshold", 1, "one subtraction", "each", per_feature),
+    prox("hard_threshold", 0, "x or 0", lam=0.5),
+    prox("hard_threshold", 0, "x or 0", "each", per_feature),
+    prox("prox_l1", 1, "one subtraction of a threshold that the reference rounds too", lam=0.7, step=0.3),
+    prox("prox_l1", 1, "one subtraction of a threshold that the reference rounds too", "each", per_feature, step=0.3),
+    prox("prox_l0", 0, "x or 0", lam=0.7, step=0.3),
+    prox("prox_l0", 0, "x or 0", "each", per_feature, step=0.3),
+    prox("prox_sq_l2", 3, "three roundings, two of the reference", lam=0.7, step=0.3),
+    prox("prox_sq_l2", 3, "three roundings, two of the reference", "each", per_feature, step=0.3),
+    prox("prox_elastic_net", 4, "soft_threshold and prox_sq_l2", l1=0.7, l2=0.4, step=0.3),
+    prox("prox_elastic_net", 4, "soft_threshold and prox_sq_l2", "l1 each", renamed(per_feature, lam="l1"), l2=0.4),
+    prox("prox_elastic_net", 4, "soft_threshold and prox_sq_l2", "l2 each", renamed(per_feature, lam="l2"), l1=0.4),
+    prox("prox_mcp", 5, "three roundings, and as many of the slope, in either", lam=0.7, gamma=2.5, step=0.8),
+    prox("prox_mcp", 5, "three roundings, and as many of the slope, in either", "each", per_feature),
+    prox("prox_scad", 6, "prox_mcp and an addition of one sign", lam=0.5, gamma=3.0, step=0.8),
+    prox("prox_scad", 6, "prox_mcp and an addition of one sign", "each", per_feature),
+    prox("project_box", 0, "x or a bound", lower=-0.3, upper=0.8),
+    prox("project_box", 0, "x or a bound", "each", box),
+    prox("project_linf_ball", 0, "x or ±radius", radius=0.5),
 ]
 
 # ---- optim -------------------------------------------------------------------------------------------------------
