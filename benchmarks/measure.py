@@ -55,19 +55,16 @@ class Limit:
         self.passes = {n: i for n, i in self.passes.items() if c.limit_runs_here(i)}
 
     def contenders(self, reads, writes, in_place, nbytes, threads):
-        # Arrays a page and a bit apart: were they at the same place of a page, as large arrays of
-        # NumPy are, loads would wait for stores that only look as if they were to the same address.
+        # Memory as NumPy hands it out: all large arrays begin at one place of a page. Ones, not zeros: pages of
+        # zeros that nobody has written are one page of the system's, always in the cache.
         nbytes = -(-nbytes // 256) * 256
-        arrays = reads + (0 if in_place else writes)
-        apart = nbytes + 4096 + 1088
-        block = np.ones(arrays * apart + 64, np.uint8)  # zeros would all be one page of the system's, always cached
-        start = -(-block.ctypes.data // 64) * 64
-        where = [start + i * (apart // 64 * 64) for i in range(arrays)]
-        read = (ctypes.c_void_p * arrays)(*where[:reads])
-        write = (ctypes.c_void_p * arrays)(*(where[:writes] if in_place else where[reads:]))
+        arrays = [np.ones(nbytes + 64, np.uint8) for _ in range(reads + (0 if in_place else writes))]
+        where = [-(-a.ctypes.data // 64) * 64 for a in arrays]
+        read = (ctypes.c_void_p * reads)(*where[:reads])
+        write = (ctypes.c_void_p * max(writes, 1))(*(where[:writes] if in_place else where[reads:]))
 
         def contender(i):
-            def seconds(n, _keep=block):
+            def seconds(n, _keep=arrays):
                 mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n)
                 if mean < 0:
                     raise RuntimeError("no threads for the limit")
