@@ -11,7 +11,8 @@
  *                        sums are kept: the same additions in the same order on every instruction set
  *   C(1.5)               a constant of type T
  *   ABS SQRT COPYSIGN    <math.h> for T
- *   STREAM(to, from, n)  copies n elements past the caches; a kernel that does so ends with STREAM_END() */
+ *   STREAM(to, from, n)  copies n elements past the caches; a kernel that does so ends with STREAM_END();
+ *   WHOLE_LINES(to, n)   how many of n elements end on a whole line of the cache */
 
 #include <math.h>
 #include <string.h>
@@ -32,21 +33,35 @@
 #define FOR_LANES(l) for (int l = 0; l < LANES; l++)
 
 /* Non-temporal stores spare the read that an ordinary store to memory outside the caches begins with: a quarter of
- * the traffic of a pass with two inputs. They are not ordered with other stores, hence the fence at the end. */
+ * the traffic of a pass with two inputs. They fill whole lines: a line half written by other stores costs more than it
+ * spares. They are not ordered with other stores, hence the fence at the end. */
+enum { LINE = 64 };
+#if defined(FASTREG_TARGET_AVX512)
+#define WIDTH 64
+#define STREAM_VECTOR(to, from) _mm512_stream_si512((__m512i *)(void *)(to), _mm512_loadu_si512(from))
+#elif defined(FASTREG_TARGET_AVX2)
+#define WIDTH 32
+#define STREAM_VECTOR(to, from) _mm256_stream_si256((__m256i *)(void *)(to), _mm256_loadu_si256((const void *)(from)))
+#elif FASTREG_X86
+#define WIDTH 16
+#define STREAM_VECTOR(to, from) _mm_stream_si128((__m128i *)(void *)(to), _mm_loadu_si128((const void *)(from)))
+#endif
 FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 {
 #if FASTREG_X86
-    if ((uintptr_t)to % 16 == 0) {
-        size_t i = 0;
-        for (; i + 64 <= size; i += 64)
-            for (size_t j = i; j < i + 64; j += 16)
-                _mm_stream_si128((__m128i *)(void *)(to + j), _mm_loadu_si128((const __m128i *)(const void *)(from + j)));
-        memcpy(to + i, from + i, size - i);
-        return;
-    }
-#endif
+    size_t i = (size_t)(-(uintptr_t)to % LINE);
+    if (i > size)
+        i = size;
+    memcpy(to, from, i);
+    for (; i + LINE <= size; i += LINE)
+        for (size_t j = i; j < i + LINE; j += WIDTH)
+            STREAM_VECTOR(to + j, from + j);
+    memcpy(to + i, from + i, size - i);
+#else
     memcpy(to, from, size);
+#endif
 }
+#define WHOLE_LINES(to, n) ((n) - (int64_t)((uintptr_t)((to) + (n)) % LINE / sizeof(T)))
 #define STREAM(to, from, n) stream_bytes((char *)(to), (const char *)(from), (size_t)(n) * sizeof(T))
 #if FASTREG_X86
 #define STREAM_END() _mm_sfence()

@@ -3,6 +3,7 @@
 import sys
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
+from fastreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from fastreg._losses import smooth_l1_loss
 from fastreg._norm import batch_norm, batch_norm_backward
 from fastreg._optim import sgd_step
@@ -38,6 +39,9 @@ __all__ = [
     "prox_mcp",
     "prox_scad",
     "prox_sq_l2",
+    "huber_loss",
+    "l1_loss",
+    "mse_loss",
     "set_num_threads",
     "sgd_step",
     "show_config",

@@ -16,7 +16,9 @@ np.import_array()
 cdef extern from "fastreg.h":
     enum:
         KERNEL_combine_partials
+        KERNEL_huber_loss
         KERNEL_l1_loss
+        KERNEL_mse_loss
         KERNEL_smooth_l1_loss
 
     ctypedef struct combine_partials_args:
@@ -29,6 +31,7 @@ cdef extern from "fastreg.h":
     ctypedef struct smooth_l1_loss_args:
         double *partials
         double param
+        double cap
         double scale
         int stream
 
@@ -90,6 +93,7 @@ cdef object pass_over(
     if kernel == KERNEL_smooth_l1_loss and param < smallest_normal(X):
         kernel = KERNEL_l1_loss
     a.param = param
+    a.cap = 1.0
     a.partials = NULL
     a.stream = False
     if how == NONE:
@@ -129,6 +133,165 @@ cdef object pass_over(
     if return_grad:
         return total, finished(G, out)
     return total
+
+
+cdef double positive(object value, str name) except? -1.0:
+    cdef double v = nonnegative(value, name)
+    if v == 0:
+        raise ValueError(f"{name}: got {v}; a number > 0 is allowed")
+    return v
+
+
+def huber_loss(
+    input, target, *, delta=1.0, weight=None, reduction="mean", bint return_grad=False, out=None,
+):
+    r"""Huber loss: ½d² where \|d\| < delta, else delta·(\|d\| − ½delta), with d = input − target.
+
+    ½ the squared error for small residuals, but an outlier pulls no harder than delta: the slope by the input is d
+    clipped to ±delta. It is ``delta * smooth_l1_loss(beta=delta)``.
+
+    Parameters
+    ----------
+    input, target : array_like
+        Arrays of one shape. float32 and float64 are kept (float64 if they differ), float16 is computed as float32,
+        bool and integers as float64.
+    delta : float
+        Where the loss turns from quadratic to linear, in the units of `input`; > 0 and finite in their dtype.
+    weight : array_like, optional
+        Factors of the unreduced losses, taken in their dtype; broadcasts to `input`.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides the sum by the number of elements, whatever the weights are.
+    return_grad : bool
+        Also return the gradient by `input`, from the same pass over memory.
+    out : ndarray, optional
+        Where to put the array among the results: the gradient of a reduced loss, the losses that are not reduced. It
+        may be `input` or `target` itself.
+
+    Returns
+    -------
+    loss : float or ndarray
+        Terms of either dtype are summed in double precision. The mean of no elements is NaN.
+    grad : ndarray
+        With `return_grad`: of the reduced loss by `input`; with ``reduction="none"``, of each loss by its own element.
+        NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `target` has another shape than `input`, `weight` does not broadcast to it, `delta` is not positive, or too large,
+        `reduction` is unknown, or `out`
+        has another shape, is read-only, or no result is an array.
+
+    References
+    ----------
+    .. [1] P. J. Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35, 1964.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> loss, grad = fastreg.huber_loss(np.array([0.5, 4.0]), np.zeros(2), delta=2.0, return_grad=True)
+    >>> loss  # (0.125 + 6) / 2
+    3.0625
+    >>> grad
+    array([0.25, 1.  ])
+    """
+    return pass_over(KERNEL_huber_loss, positive(delta, "delta"), "delta", input, target, None, weight, reduction, return_grad, out)
+
+
+def l1_loss(
+    input, target, *, weight=None, reduction="mean", bint return_grad=False, out=None,
+):
+    r"""L1 loss, the absolute error: \|d\| with d = input − target.
+
+    Its minimiser is the median, which an outlier does not move; its slope does not fade near the minimum.
+
+    Parameters
+    ----------
+    input, target : array_like
+        Arrays of one shape. float32 and float64 are kept (float64 if they differ), float16 is computed as float32,
+        bool and integers as float64.
+    weight : array_like, optional
+        Factors of the unreduced losses, taken in their dtype; broadcasts to `input`.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides the sum by the number of elements, whatever the weights are.
+    return_grad : bool
+        Also return the gradient by `input`, from the same pass over memory.
+    out : ndarray, optional
+        Where to put the array among the results: the gradient of a reduced loss, the losses that are not reduced. It
+        may be `input` or `target` itself.
+
+    Returns
+    -------
+    loss : float or ndarray
+        Terms of either dtype are summed in double precision. The mean of no elements is NaN.
+    grad : ndarray
+        With `return_grad`: of the reduced loss by `input`; with ``reduction="none"``, of each loss by its own element.
+        At d = 0 it is 0. NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `target` has another shape than `input`, `weight` does not broadcast to it, `reduction` is unknown, or `out`
+        has another shape, is read-only, or no result is an array.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.l1_loss(np.array([1.0, -2.0]), np.array([0.0, 2.0]), return_grad=True)
+    (2.5, array([ 0.5, -0.5]))
+    """
+    return pass_over(KERNEL_l1_loss, 0.0, "param", input, target, None, weight, reduction, return_grad, out)
+
+
+def mse_loss(
+    input, target, *, weight=None, reduction="mean", bint return_grad=False, out=None,
+):
+    r"""Squared error: d² with d = input − target (no ½); the slope by the input is 2d.
+
+    Its minimiser is the mean, and an outlier's pull grows with its distance.
+
+    Parameters
+    ----------
+    input, target : array_like
+        Arrays of one shape. float32 and float64 are kept (float64 if they differ), float16 is computed as float32,
+        bool and integers as float64.
+    weight : array_like, optional
+        Factors of the unreduced losses, taken in their dtype; broadcasts to `input`.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides the sum by the number of elements, whatever the weights are.
+    return_grad : bool
+        Also return the gradient by `input`, from the same pass over memory.
+    out : ndarray, optional
+        Where to put the array among the results: the gradient of a reduced loss, the losses that are not reduced. It
+        may be `input` or `target` itself.
+
+    Returns
+    -------
+    loss : float or ndarray
+        Terms of either dtype are summed in double precision. The mean of no elements is NaN.
+    grad : ndarray
+        With `return_grad`: of the reduced loss by `input`; with ``reduction="none"``, of each loss by its own element.
+        NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `target` has another shape than `input`, `weight` does not broadcast to it, `reduction` is unknown, or `out`
+        has another shape, is read-only, or no result is an array.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.mse_loss(np.array([1.0, -2.0]), np.array([0.0, 2.0]), return_grad=True)
+    (8.5, array([ 1., -4.]))
+    """
+    return pass_over(KERNEL_mse_loss, 0.0, "param", input, target, None, weight, reduction, return_grad, out)
 
 
 def smooth_l1_loss(

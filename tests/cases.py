@@ -315,7 +315,12 @@ def losses(function: str, why: str, ulps: float, **options) -> list[Case]:
     ]
 
 
-LOSSES = losses("smooth_l1_loss", "d rounds once and enters squared, three products, one difference", 4, beta=0.75)
+LOSSES = [
+    *losses("smooth_l1_loss", "d rounds once and enters squared, three products, one difference", 4, beta=0.75),
+    *losses("huber_loss", "d rounds once and enters squared, two products, one difference", 4, delta=0.75),
+    *losses("l1_loss", "d rounds once", 2),
+    *losses("mse_loss", "d rounds once and enters squared, one product", 3),
+]
 
 # ---- distances ---------------------------------------------------------------------------------------------------
 

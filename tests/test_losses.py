@@ -18,7 +18,17 @@ def smooth_l1(x, t, beta):
     return d * d / (2 * beta) if d < beta else d - mpmath.mpf(beta) / 2
 
 
-DEFINITIONS = {"smooth_l1_loss": (smooth_l1, {"beta": 0.75})}
+def huber(x, t, delta):
+    d = abs(mpmath.mpf(x) - mpmath.mpf(t))
+    return d * d / 2 if d < delta else delta * (d - mpmath.mpf(delta) / 2)
+
+
+DEFINITIONS = {
+    "huber_loss": (huber, {"delta": 0.75}),
+    "l1_loss": (lambda x, t: abs(mpmath.mpf(x) - mpmath.mpf(t)), {}),
+    "mse_loss": (lambda x, t: (mpmath.mpf(x) - mpmath.mpf(t)) ** 2, {}),
+    "smooth_l1_loss": (smooth_l1, {"beta": 0.75}),
+}
 every_loss = pytest.mark.parametrize("name", DEFINITIONS)
 
 
@@ -60,8 +70,9 @@ def test_reductions_agree(name, dtype):
             exact = math.fsum(np.ravel(each).tolist())
             assert isinstance(total, float)
             assert isinstance(mean, float)
-            assert abs(total - exact) <= 1e-14 * exact
-            assert abs(mean - exact / np.size(x)) <= 1e-14 * exact
+            bound = 1e-14 + np.finfo(dtype).eps / 2  # two terms are added in their own dtype
+            assert abs(total - exact) <= bound * exact
+            assert abs(mean - exact / np.size(x)) <= bound * exact / np.size(x)
             assert np.array_equal(total_grad, slope)
             np.testing.assert_allclose(mean_grad, slope / dtype(np.size(x)), rtol=4 * np.finfo(dtype).eps)
             assert function(x, t, weight=weight, reduction="sum", **options) == total
@@ -102,6 +113,21 @@ def test_bad_calls_are_refused(name):
     ):
         with pytest.raises(kind, match=word):
             function(**({"input": x, "target": x} | options | more))
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, math.nan, math.inf, "1", np.ones(2)])
+def test_bad_delta_is_refused(delta):
+    with pytest.raises((TypeError, ValueError), match="delta"):
+        fastreg.huber_loss([1.0], [2.0], delta=delta)
+
+
+@every_dtype
+def test_sums_that_only_double_can_hold(dtype):
+    """Pairs of terms may overflow float32 where their sum in double does not."""
+    x = np.full(100, 0.75 * np.finfo(np.float32).max, dtype)
+    for out in (None, x.copy()):
+        assert fastreg.l1_loss(x, np.zeros_like(x), return_grad=True, out=out)[0] == float(x[0])
+    assert fastreg.l1_loss(x, np.zeros_like(x), weight=np.ones_like(x)) == float(x[0])
 
 
 @pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf, "1", np.ones(2)])

@@ -8,7 +8,7 @@ computes in float64 and rounds once at the end, so that its own rounding does no
 # A module that has the name of a function (dropout, norm) comes before the function does: importing
 # a submodule binds its name here, and the function must be bound last.
 from .dropout import dropout, dropout_backward, dropout_mask
-from .losses import smooth_l1_loss
+from .losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from .norm import batch_norm, batch_norm_backward
 from .optim import sgd_step
 from .prox import (
@@ -39,6 +39,9 @@ __all__ = [
     "prox_mcp",
     "prox_scad",
     "prox_sq_l2",
+    "huber_loss",
+    "l1_loss",
+    "mse_loss",
     "sgd_step",
     "smooth_l1_loss",
     "soft_threshold",

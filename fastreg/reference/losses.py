@@ -22,6 +22,59 @@ def _reduced(loss, slope, dtype, weight, reduction, return_grad, out):
     return (total, give(slope / n, dtype, out)) if return_grad else total
 
 
+def huber_loss(
+    input,
+    target,
+    *,
+    delta=1.0,
+    weight=None,
+    reduction="mean",
+    return_grad=False,
+    out=None,
+):
+    """½d² where |d| < delta, else delta·(|d| − ½delta) (Huber, 1964): delta times smooth L1 of beta=delta."""
+    dtype = np.result_type(as_float(input), as_float(target))
+    d = as_f64(input) - as_f64(target)
+    near = np.abs(d) < delta
+    with np.errstate(all="ignore"):  # d² may be infinite where it is not used
+        loss = np.where(near, 0.5 * d * d, delta * (np.abs(d) - 0.5 * delta))
+        slope = np.where(near, d, delta * np.sign(d))
+    return _reduced(loss, slope, dtype, weight, reduction, return_grad, out)
+
+
+def l1_loss(
+    input,
+    target,
+    *,
+    weight=None,
+    reduction="mean",
+    return_grad=False,
+    out=None,
+):
+    """|d|; at its kink the slope is 0."""
+    dtype = np.result_type(as_float(input), as_float(target))
+    d = as_f64(input) - as_f64(target)
+    loss, slope = np.abs(d), np.sign(d)
+    return _reduced(loss, slope, dtype, weight, reduction, return_grad, out)
+
+
+def mse_loss(
+    input,
+    target,
+    *,
+    weight=None,
+    reduction="mean",
+    return_grad=False,
+    out=None,
+):
+    """d²."""
+    dtype = np.result_type(as_float(input), as_float(target))
+    d = as_f64(input) - as_f64(target)
+    with np.errstate(over="ignore"):
+        loss, slope = d * d, 2 * d
+    return _reduced(loss, slope, dtype, weight, reduction, return_grad, out)
+
+
 def smooth_l1_loss(
     input,
     target,
@@ -37,7 +90,7 @@ def smooth_l1_loss(
     Its slope is d/beta, then sign(d): squared error for small residuals, but an outlier pulls no
     harder than 1.
     """
-    dtype = as_float(input).dtype
+    dtype = np.result_type(as_float(input), as_float(target))
     d = as_f64(input) - as_f64(target)
     near = np.abs(d) < beta
     with np.errstate(all="ignore"):  # beta may be 0, and d² infinite where it is not used
