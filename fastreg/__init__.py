@@ -4,7 +4,6 @@ import sys
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
-from fastreg._losses import smooth_l1_loss
 from fastreg._norm import batch_norm, batch_norm_backward
 from fastreg._optim import sgd_step
 from fastreg._prox import (
@@ -31,6 +30,9 @@ __all__ = [
     "dropout_mask",
     "get_num_threads",
     "hard_threshold",
+    "huber_loss",
+    "l1_loss",
+    "mse_loss",
     "project_box",
     "project_linf_ball",
     "prox_elastic_net",
@@ -39,9 +41,6 @@ __all__ = [
     "prox_mcp",
     "prox_scad",
     "prox_sq_l2",
-    "huber_loss",
-    "l1_loss",
-    "mse_loss",
     "set_num_threads",
     "sgd_step",
     "show_config",
