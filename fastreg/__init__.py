@@ -5,7 +5,15 @@ import sys
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from fastreg._norm import batch_norm, batch_norm_backward
-from fastreg._optim import sgd_step
+from fastreg._optim import (
+    adagrad_step,
+    adam_step,
+    ftrl_init_z,
+    ftrl_step,
+    ftrl_step_sparse,
+    rmsprop_step,
+    sgd_step,
+)
 from fastreg._prox import (
     hard_threshold,
     project_box,
@@ -23,11 +31,16 @@ from fastreg.fastreg_runtime import get_num_threads, set_num_threads, show_confi
 __version__ = "0.1.0"
 
 __all__ = [
+    "adagrad_step",
+    "adam_step",
     "batch_norm",
     "batch_norm_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask",
+    "ftrl_init_z",
+    "ftrl_step",
+    "ftrl_step_sparse",
     "get_num_threads",
     "hard_threshold",
     "huber_loss",
@@ -41,6 +54,7 @@ __all__ = [
     "prox_mcp",
     "prox_scad",
     "prox_sq_l2",
+    "rmsprop_step",
     "set_num_threads",
     "sgd_step",
     "show_config",

@@ -17,6 +17,7 @@ cdef ndarray bound_each(object value, ndarray like, str name, double *scalar)
 
 cdef double real(object value, str name) except? -1.0
 cdef double nonnegative(object value, str name) except? -1.0
+cdef double positive(object value, str name) except? -1.0
 cdef double fraction(object value, str name) except? -1.0
 cdef int64_t integer(object value, str name) except? -1
 cdef uint64_t unsigned64(object value, str name) except? 0

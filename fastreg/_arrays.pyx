@@ -179,6 +179,13 @@ cdef double nonnegative(object value, str name) except? -1.0:
     return v
 
 
+cdef double positive(object value, str name) except? -1.0:
+    cdef double v = real(value, name)
+    if not v > 0:
+        raise wrong_value(name, v, "a number > 0 is allowed")
+    return v
+
+
 cdef double fraction(object value, str name) except? -1.0:
     cdef double v = real(value, name)
     if not (0 <= v <= 1):

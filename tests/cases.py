@@ -30,8 +30,8 @@ class Case:
     elementwise: element i of every result depends on element i of the inputs alone (and on i).
     ulps: the largest distance to the reference, in units in the last place of the largest element of that result
         (of each element where `elementwise`), by dtype, from the error analysis that `why` states in a line.
-    cancels: terms of about 1 may cancel, so that even where `elementwise` the ulps are those of the largest element,
-        or of 1.
+    cancels: terms may cancel, so that even where `elementwise` the ulps are those of the largest element of result and
+        inputs, or of 1.
     shapes, large: the shapes for the laws; `large` must need several blocks of the pool.
     traffic: arrays read and written per element, for the benchmark's limit; None: no benchmark row.
     label: tells Cases of one function apart.
@@ -147,12 +147,77 @@ def sgd(label: str = "", **options: Any) -> Case:
     )
 
 
+def positive(*names: str) -> Callable[[np.random.Generator, tuple[int, ...], type], Inputs]:
+    def inputs(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> Inputs:
+        return {name: np.asarray(rng.uniform(0.1, 2, shape), dtype) for name in names}
+
+    return inputs
+
+
+def moments(function: str, *state: str, label: str = "", **options: Any) -> Case:
+    """An update whose state is a signed average, a sum of squares, or both."""
+    squares = [name for name in state if "sq" in name or name == "n"]
+    signed = [name for name in state if name not in squares]
+
+    def inputs(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> Inputs:
+        drawn = normal("param", "grad", *signed)(rng, shape, dtype) | positive(*squares)(rng, shape, dtype)
+        return {name: drawn[name] for name in ("param", "grad", *state)}
+
+    return Case(
+        function,
+        inputs,
+        options,
+        inplace=("param", *state),
+        cancels=True,
+        ulps={np.float32: 16, np.float64: 16} if function == "ftrl_step" else {np.float32: 8, np.float64: 8},
+        why="some ten roundings of terms no larger than the largest element; those of ftrl's roots times 1/alpha",
+        traffic=(2 + len(state), 1 + len(state)),
+        label=label,
+    )
+
+
+def few_of_many(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> Inputs:
+    """Half as many coordinates as there are, some of them twice and more."""
+    model = moments("ftrl_step", "z", "n").inputs(rng, shape, dtype)
+    indices = rng.integers(0, shape[0], (shape[0] + 1) // 2)
+    grad = np.asarray(rng.standard_normal(indices.shape), dtype)
+    return {"param": model["param"], "indices": indices, "grad": grad, "z": model["z"], "n": model["n"]}
+
+
 OPTIM = [
     sgd(momentum=0.9, weight_decay=0.01),
     sgd("plain"),
     sgd("nesterov", momentum=0.9, nesterov=True, weight_decay=0.01, l1=0.5),
     sgd("decoupled", momentum=0.9, dampening=0.5, weight_decay=0.5, decoupled=True),
     sgd("l1", l1=1.0),
+    moments("adam_step", "exp_avg", "exp_avg_sq", step=3, lr=0.01, weight_decay=0.1),
+    moments("adam_step", "exp_avg", "exp_avg_sq", step=1, weight_decay=0.1, decoupled=True, l1=0.5, label="adamw"),
+    moments("adagrad_step", "sum_sq", weight_decay=0.1),
+    moments("adagrad_step", "sum_sq", l1=1.0, label="l1"),
+    moments("rmsprop_step", "square_avg", weight_decay=0.1, l1=0.5),
+    moments("rmsprop_step", "square_avg", "momentum_buffer", momentum=0.9, label="momentum"),
+    moments("ftrl_step", "z", "n", l1=0.5, l2=0.1),
+    Case(
+        "ftrl_step_sparse",
+        few_of_many,
+        {"l1": 0.5, "l2": 0.1},
+        inplace=("param", "z", "n"),
+        elementwise=False,
+        cancels=True,
+        ulps={np.float32: 16, np.float64: 16},
+        why="as ftrl_step; the sum of gradients of one coordinate is in double",
+        shapes=((1,), (2,), (65,), (3000,)),
+        large=(40000,),
+    ),
+    Case(
+        "ftrl_init_z",
+        lambda rng, shape, dtype: positive("n")(rng, shape, dtype) | normal("param")(rng, shape, dtype),
+        {"l1": 0.5, "l2": 0.1},
+        out=True,
+        ulps={np.float32: 5, np.float64: 5},
+        why="terms of one sign: six roundings, of half a unit and less, one of them under a root",
+        traffic=(2, 1),
+    ),
 ]
 
 # ---- dropout -----------------------------------------------------------------------------------------------------

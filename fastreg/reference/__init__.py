@@ -10,7 +10,15 @@ computes in float64 and rounds once at the end, so that its own rounding does no
 from .dropout import dropout, dropout_backward, dropout_mask
 from .losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from .norm import batch_norm, batch_norm_backward
-from .optim import sgd_step
+from .optim import (
+    adagrad_step,
+    adam_step,
+    ftrl_init_z,
+    ftrl_step,
+    ftrl_step_sparse,
+    rmsprop_step,
+    sgd_step,
+)
 from .prox import (
     hard_threshold,
     project_box,
@@ -25,11 +33,16 @@ from .prox import (
 )
 
 __all__ = [
+    "adagrad_step",
+    "adam_step",
     "batch_norm",
     "batch_norm_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask",
+    "ftrl_init_z",
+    "ftrl_step",
+    "ftrl_step_sparse",
     "hard_threshold",
     "huber_loss",
     "l1_loss",
@@ -42,6 +55,7 @@ __all__ = [
     "prox_mcp",
     "prox_scad",
     "prox_sq_l2",
+    "rmsprop_step",
     "sgd_step",
     "smooth_l1_loss",
     "soft_threshold",
