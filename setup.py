@@ -20,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 
 CORE = sorted(glob("csrc/*.c"))
 HEADERS = sorted(glob("csrc/*.h") + glob("csrc/*.def") + glob("csrc/kernels/*"))
+SEEN_BY_CYTHON = ["csrc/fastreg.h", "csrc/kernels.def"]
 # One wheel for every CPython from 3.11 on; free-threaded builds have no stable ABI.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -31,11 +32,12 @@ def switch(name):
 def extension(pyx):
     """A module of its own for each .pyx; the C core is linked into the one behind the runtime."""
     module = ".".join(Path(pyx).with_suffix("").parts)
+    core = module == "fastreg.fastreg_runtime"
     return Extension(
         module,
-        [pyx] + (CORE if module == "fastreg.fastreg_runtime" else []),
+        [pyx] + (CORE if core else []),
         include_dirs=["csrc", numpy.get_include()],
-        depends=HEADERS,
+        depends=HEADERS if core else SEEN_BY_CYTHON,
         define_macros=[
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
             ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
@@ -78,5 +80,5 @@ setup(
                              "cdivision": True, "freethreading_compatible": True},
     ),
     cmdclass={"build_ext": BuildExt},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
+    options={"build_ext": {"parallel": True}} | ({"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {}),
 )
