@@ -24,15 +24,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 
+import fastreg
 from fastreg import reference
 
-BACKEND = reference
+BACKEND = fastreg
 
-TRAIN, BATCH, EPOCHS = 100, 20, 300
+TRAIN, BATCH, EPOCHS = 100, 10, 300
 SIZES = (64, 128, 64, 10)  # pixels, two hidden layers, one output a digit
 HIDDEN = range(len(SIZES) - 2)
-LR, MOMENTUM, DROPOUT = 0.3, 0.9, 0.25
+LR, MOMENTUM, DROPOUT = 0.3, 0.9, 0.15
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ RUNS = (
     Run("none"),
     Run("L2 0.0005", weight_decay=0.0005),
     Run("L2 0.003", weight_decay=0.003),
-    Run("L1", l1=0.0004),
-    Run("elastic net", weight_decay=0.0003, l1=0.0003),
+    Run("L1", l1=0.0003),
+    Run("elastic net", weight_decay=0.0005, l1=0.0001),
     Run("vanilla dropout", dropout="vanilla"),
     Run("inverted dropout", dropout="inverted"),
     Run("batch norm", batch_norm=True),
-    Run("all together", weight_decay=0.0003, l1=0.0001, dropout="inverted", batch_norm=True),
+    Run("all together", weight_decay=0.0001, l1=0.0001, dropout="inverted", batch_norm=True),
 )
 
 
@@ -308,7 +310,7 @@ def notes(results):
         "network was not needed.",
         f"dropout: learns more slowly and ends at {vanilla:+.1f} points (vanilla) and {inverted:+.1f} (inverted). Both "
         "are one model up to a scale of the weights; they differ in where they start and how fast they learn.",
-        f"batch norm: after {reach(normed, level)} epochs it is where `none` is after {reach(none, level)}.",
+        f"batch norm: after {reach(normed, level)} epochs it is where 'none' is after {reach(none, level)}.",
         f"all together: {everything.accuracies[1]:.1f} %; the best, {best.run.name}, has {best.accuracies[1]:.1f} %. "
         "Regularisers do not add up. Batch norm undoes any scale of the hidden weights, so decay and L1 make them "
         f"small without taking anything away ({everything.zeros:.0f} % zeros).",
@@ -363,13 +365,14 @@ def picture(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=16, help="how many to average over, at least 2 (16)")
+    parser.add_argument("--seeds", type=int, default=12, help="how many to average over, at least 2 (12)")
     parser.add_argument("--output", default="digits.png", help="where the picture goes (digits.png)")
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2, to say how far they differ")
 
-    results = experiment(range(arguments.seeds))
+    with threadpool_limits(1, user_api="blas"):  # two threads share products this small at a loss
+        results = experiment(range(arguments.seeds))
     picture(results).savefig(arguments.output, dpi=100)
     console = Console(highlight=False)
     console.print(table(results))
