@@ -55,7 +55,7 @@ class BuildExt(build_ext):
         if self.compiler.compiler_type == "msvc":
             compile_args, link_args = ["/O2", "/std:c11", "/fp:precise"], []
         else:
-            compile_args = ["-O3", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off"]
+            compile_args = ["-O3", "-g0", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off"]
             compile_args += ["-fno-math-errno", "-fno-trapping-math"]
             link_args = ["-pthread"] if sys.platform != "win32" else []
             if switch("DEBUG"):
