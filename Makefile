@@ -19,7 +19,7 @@ test: $(VENV)/.test ## the tests
 lint: $(VENV)/.lint ## style of Python and Cython; warnings of the C core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint fastreg
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastreg
 
 bench: $(VENV)/.bench ## fastreg against its peers and the machine's limit (benchmarks/REPORT.md); ROWS=pattern for some
 	$(BIN)/python benchmarks/report.py $(if $(ROWS),--rows "$(ROWS)")

@@ -76,8 +76,14 @@ class BuildExt(build_ext):
 setup(
     ext_modules=cythonize(
         [extension(pyx) for pyx in sorted(glob("fastreg/*.pyx"))],
-        compiler_directives={"language_level": 3, "binding": True, "boundscheck": False, "wraparound": False,
-                             "cdivision": True, "freethreading_compatible": True},
+        compiler_directives={
+            "language_level": 3,
+            "binding": True,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "freethreading_compatible": True,
+        },
     ),
     cmdclass={"build_ext": BuildExt},
     options={"build_ext": {"parallel": True}} | ({"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {}),

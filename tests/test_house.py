@@ -15,9 +15,7 @@ from fastreg import reference
 
 HOUSE = Path(__file__).parent.parent
 FUNCTIONS = sorted(
-    name
-    for name in fastreg.__all__
-    if inspect.isroutine(getattr(fastreg, name)) and not hasattr(runtime, name)
+    name for name in fastreg.__all__ if inspect.isroutine(getattr(fastreg, name)) and not hasattr(runtime, name)
 )
 FAMILIES = sorted(p.stem for p in (HOUSE / "csrc/kernels").glob("*.inc"))
 
@@ -35,7 +33,9 @@ def text(pattern: str) -> str:
 
 @pytest.mark.parametrize("kernel", runtime._kernels())
 def test_a_kernel_has_its_body_and_its_caller(kernel):
-    assert len(re.findall(rf"\bKERNEL\({kernel}\)", text("csrc/kernels/*.inc"))) == 1, f"body of {kernel} in csrc/kernels"
+    assert len(re.findall(rf"\bKERNEL\({kernel}\)", text("csrc/kernels/*.inc"))) == 1, (
+        f"body of {kernel} in csrc/kernels"
+    )
     assert f"KERNEL_{kernel}" in text("fastreg/*.pyx"), f"{kernel} is registered, yet no .pyx calls it"
 
 
@@ -66,7 +66,9 @@ def test_a_docstring_says_what_a_user_needs(name):
     for section in ("Parameters\n------", *returns, "Raises\n------", "Examples\n------", ">>> "):
         assert section in doc, f"{name}: no {section.split()[0]}"
     for parameter in inspect.signature(getattr(fastreg, name)).parameters:
-        assert re.search(rf"^(\w+, )*{parameter}\b(, \w+)*( : .*)?$", doc, re.M), f"{name}: {parameter} is not described"
+        assert re.search(rf"^(\w+, )*{parameter}\b(, \w+)*( : .*)?$", doc, re.M), (
+            f"{name}: {parameter} is not described"
+        )
 
 
 def test_public_names_are_sorted_and_real():
@@ -136,8 +138,9 @@ def test_kernels_live_in_their_family_and_call_no_library():
 def test_flags_keep_the_bits():
     setup = (HOUSE / "setup.py").read_text()
     assert "-ffp-contract=off" in setup
+    banned = r"-ffast-math|-Ofast|-fassociative-math|-funsafe-math|-freciprocal-math|-flto|-fopenmp"
     for source in (setup, (HOUSE / "Makefile").read_text()):
-        assert not re.search(r"-ffast-math|-Ofast|-fassociative-math|-funsafe-math|-freciprocal-math|-flto|-fopenmp", source)
+        assert not re.search(banned, source)
     assert len(setup.splitlines()) <= 90
 
 

@@ -65,7 +65,9 @@ def test_bad_threads_in_the_environment(value):
     assert "ImportError: FASTREG_NUM_THREADS: got" in done.stderr
 
 
-@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-3, ValueError), (1.0, TypeError), ("2", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-3, ValueError), (1.0, TypeError), ("2", TypeError), (True, TypeError)]
+)
 def test_bad_thread_counts(n, error):
     before = fastreg.get_num_threads()
     with pytest.raises(error, match="n: got"):
@@ -134,7 +136,9 @@ def test_workers_start_late_and_only_for_large_calls():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_forked_children_start_fresh():
-    code = USE_THREADS + """
+    code = (
+        USE_THREADS
+        + """
     use()
     for _ in range(200):
         child = os.fork()
@@ -147,12 +151,15 @@ def test_forked_children_start_fresh():
     use()
     print("done")
     """
+    )
     assert answer(code) == "done"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_fork_while_other_threads_are_at_work():
-    code = USE_THREADS + """
+    code = (
+        USE_THREADS
+        + """
     stop = threading.Event()
     def work():
         while not stop.is_set():
@@ -169,6 +176,7 @@ def test_fork_while_other_threads_are_at_work():
     for t in threads: t.join()
     print("done")
     """
+    )
     assert answer(code.replace("import os", "import warnings; warnings.simplefilter('ignore'); import os")) == "done"
 
 
@@ -223,13 +231,16 @@ def test_the_gil_is_released_during_work():
 
 @linux
 def test_workers_leave_signals_to_the_program():
-    code = USE_THREADS + """
+    code = (
+        USE_THREADS
+        + """
     import signal
     use()
     blocked = [int(line.split()[1], 16) for task in os.listdir("/proc/self/task") if int(task) != os.getpid()
                for line in open(f"/proc/self/task/{task}/status") if line.startswith("SigBlk")]
     print(len(blocked), all(mask >> (signal.SIGINT - 1) & 1 for mask in blocked))
     """
+    )
     assert answer(code, OPENBLAS_NUM_THREADS="1") == "3 True"
 
 
@@ -269,6 +280,14 @@ def test_show_config(capsys):
     assert all(key in printed for key in config)
     with pytest.raises(ValueError, match="mode: got 'dict'"):
         fastreg.show_config(mode="dict")
+
+
+def test_python_m_fastreg():
+    done = subprocess.run([sys.executable, "-m", "fastreg"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "isas_built" in done.stdout
+    assert "soft threshold" in done.stdout
+    assert "NO" not in done.stdout
 
 
 # ---- a good citizen ----------------------------------------------------------------------------------------------
