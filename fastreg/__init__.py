@@ -63,4 +63,4 @@ __all__ = [
 ]
 
 if "threadpoolctl" in sys.modules:
-    import fastreg.threadpools
+    import fastreg.threadpools  # noqa: F401 (registers with it)

@@ -24,16 +24,15 @@ def calls() -> dict[str, tuple[str, dict, dict, tuple[str, ...]]]:
     one, zero = np.ones(64, np.float32), np.zeros(64, np.float32)
     images = {"x": draw(32, 64, 16, 32), "weight": one, "bias": zero}
     step = {"param": draw(N), "grad": draw(N), "momentum_buffer": draw(N)}
+    sgd = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "l1": 1e-3}
     return {
         "soft threshold": ("soft_threshold", {"x": draw(N)}, {"lam": 0.5}, ()),
-        "SGD with momentum, decay, L1": (
-            "sgd_step", step, {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "l1": 1e-3}, ("param", "momentum_buffer")
-        ),
+        "SGD with momentum, decay, L1": ("sgd_step", step, sgd, ("param", "momentum_buffer")),
         "dropout, p = 0.5": ("dropout", {"x": draw(N)}, {"p": 0.5, "seed": 1}, ()),
         "dropout, p = 0.1": ("dropout", {"x": draw(N)}, {"p": 0.1, "seed": 1}, ()),
         "batch norm, training": ("batch_norm", images, {"training": True}, ()),
         "smooth L1 with gradient": ("smooth_l1_loss", {"input": draw(N), "target": draw(N)}, {"return_grad": True}, ()),
-    }  # fmt: skip
+    }
 
 
 def results(module, call) -> list[np.ndarray]:
