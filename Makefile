@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench clean asan ubsan tsan fuzz
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -13,8 +13,9 @@ help: ## what there is
 demo: $(VENV)/.demo ## train the textbook's network on real digits with every regulariser (digits.png)
 	$(BIN)/python examples/digits.py
 
-test: $(VENV)/.test ## the tests
+test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
+	build/fuzz/fuzz 50000
 
 lint: $(VENV)/.lint ## style of Python and Cython; warnings of the C core
 	$(BIN)/ruff check .
@@ -48,3 +49,49 @@ $(VENV)/.test $(VENV)/.demo $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
 $(VENV)/.bench: $(VENV)/.built
 	$(BIN)/pip install --quiet --group bench
 	touch $@
+
+# ---- trust: docs/trust.md ----------------------------------------------------------------------------------------
+
+# A build of its own in build/, whose tests run from there: PYTHONSAFEPATH keeps the ordinary one from being imported.
+define sanitized
+FASTREG_SANITIZE=$(1) $(BIN)/python setup.py -q build --build-base build/$@ --build-lib build/$@/lib
+cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -c "import fastreg; assert '$@/lib' in fastreg.__file__"
+cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -m pytest -p no:cacheprovider ../../tests
+endef
+
+asan: $(VENV)/.test ## the tests under AddressSanitizer
+	$(call sanitized,address,LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc)
+
+ubsan: $(VENV)/.test ## the tests under UndefinedBehaviorSanitizer
+	$(call sanitized,undefined,UBSAN_OPTIONS=print_stacktrace=1)
+
+TSAN_SECONDS ?= 20
+tsan: build/tsan/threads ## pool and kernels under ThreadSanitizer: callers × forks × changes of the thread count
+	for isa in baseline avx2 avx512; do TSAN_OPTIONS="die_after_fork=0 halt_on_error=1" $< $$isa $(TSAN_SECONDS) || exit 1; done
+
+CASES ?= 26000000
+fuzz: build/fuzz/fuzz ## the same bytes through every instruction set and a scalar build, bit for bit (CASES=26000000)
+	$< $(CASES) $(SEED)
+
+# As setup.py compiles them.
+C_FLAGS := -O3 -std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE -Icsrc -g -pthread
+C_CORE := $(patsubst csrc/%.c,%.o,$(wildcard csrc/*.c))
+C_HEADERS := $(wildcard csrc/*.h csrc/*.def csrc/kernels/*)
+
+build/fuzz/%.o: csrc/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -c $< -o $@
+
+build/fuzz/isa_scalar.o: tests/c/isa_scalar.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O1 -fno-tree-vectorize -fno-tree-slp-vectorize -c $< -o $@
+
+build/fuzz/fuzz: tests/c/fuzz.c tests/c/calls.h $(addprefix build/fuzz/,$(C_CORE) isa_scalar.o)
+	$(CC) $(C_FLAGS) -Wall -Wextra -o $@ $(filter %.c %.o,$^) -lm
+
+build/tsan/%.o: csrc/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -fsanitize=thread -c $< -o $@
+
+build/tsan/threads: tests/c/threads.c tests/c/calls.h $(addprefix build/tsan/,$(C_CORE))
+	$(CC) $(C_FLAGS) -fsanitize=thread -Wall -Wextra -o $@ $(filter %.c %.o,$^) -lm
