@@ -94,7 +94,7 @@ int limit_runs_here(int i) { /* and is worth the time */
 static struct {
     _Atomic unsigned generation, done;
     _Atomic int stop;
-    int threads, r, w;
+    int threads, r, w, then_read;
     pass_fn *run;
     char *in[MAX_ARRAYS], *out[MAX_ARRAYS];
     size_t bytes;
@@ -106,6 +106,7 @@ static void share(int me) { /* thread `me`'s slice, whole turns of the loop */
     for (int a = 0; a < job.r; a++) in[a] = job.in[a] + from;
     for (int a = 0; a < job.w; a++) out[a] = job.out[a] + from;
     job.run(job.r, job.w, in, out, to - from);
+    if (job.then_read) job.run(1, 0, out, out, to - from);
 }
 
 static void *worker(void *arg) {
@@ -135,12 +136,13 @@ static double now(void) {
 }
 
 /* Seconds of one pass, the mean of `repeats` after one that is not timed; negative where no thread could be had. `bytes` is a
- * multiple of 256. */
-double limit_seconds(int pass, int r, int w, char *const *in, char *const *out, size_t bytes, int threads, int repeats) {
+ * multiple of 256. then_read: each pass is followed by one that reads its first result, as the next step of a program does. */
+double limit_seconds(int pass, int r, int w, char *const *in, char *const *out, size_t bytes, int threads, int repeats,
+                     int then_read) {
     pthread_t ids[MAX_THREADS];
     int started = 1;
     if (threads > MAX_THREADS || r > MAX_ARRAYS || w > MAX_ARRAYS) return -1;
-    job.threads = threads, job.r = r, job.w = w, job.run = passes[pass].run, job.bytes = bytes;
+    job.threads = threads, job.r = r, job.w = w, job.run = passes[pass].run, job.bytes = bytes, job.then_read = then_read;
     for (int a = 0; a < r; a++) job.in[a] = in[a];
     for (int a = 0; a < w; a++) job.out[a] = out[a];
     atomic_store(&job.generation, 0);

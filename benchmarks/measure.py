@@ -48,13 +48,13 @@ class Limit:
         c = ctypes.CDLL(str(library))
         c.limit_name.restype, c.limit_seconds.restype = ctypes.c_char_p, ctypes.c_double
         ints, pointer = [ctypes.c_int] * 3, ctypes.c_void_p
-        c.limit_seconds.argtypes = [*ints, pointer, pointer, ctypes.c_size_t, *ints[:2]]
+        c.limit_seconds.argtypes = [*ints, pointer, pointer, ctypes.c_size_t, *ints]
         self.c, self.passes = c, {}
         while name := c.limit_name(len(self.passes)):
             self.passes[name.decode()] = len(self.passes)
         self.passes = {n: i for n, i in self.passes.items() if c.limit_runs_here(i)}
 
-    def contenders(self, reads, writes, in_place, nbytes, threads):
+    def contenders(self, reads, writes, in_place, nbytes, threads, then_read=False):
         # Memory as NumPy hands it out: all large arrays begin at one place of a page. Ones, not zeros: pages of
         # zeros that nobody has written are one page of the system's, always in the cache.
         nbytes = -(-nbytes // 256) * 256
@@ -65,7 +65,7 @@ class Limit:
 
         def contender(i):
             def seconds(n, _keep=arrays):
-                mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n)
+                mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n, then_read)
                 if mean < 0:
                     raise RuntimeError("no threads for the limit")
                 return mean * n
@@ -90,8 +90,9 @@ def timed(call, before=lambda: None):
 
 
 def interleave(contenders, budget, rest=0.0):
-    """{name: samples of seconds a call}, taking turns until `budget` seconds are spent."""
+    """{name: samples of seconds a call}, taking turns until `budget` seconds a contender are spent."""
     names, samples, spent, calls = list(contenders), {}, {}, {}
+    budget *= len(names)
     for name in names:
         time.sleep(rest)
         contenders[name](1)
@@ -224,6 +225,17 @@ def busy(threads, calls=1000):
     return {n: {"mean": statistics.fmean(s), "p99": percentile[n], "longest": max(s)} for n, s in samples.items()}
 
 
+def stores(limit, threads, budget):
+    """One line a size: copying with ordinary and with non-temporal stores, alone and where the copy is read at once."""
+    for exponent in range(16, 27, 2):
+        nbytes, contenders = 4 * 2**exponent, {}
+        for then, suffix in ((False, ""), (True, ", then read")):
+            passes = limit.contenders(1, 1, False, nbytes, threads, then)
+            contenders |= {name.removeprefix("limit: ") + suffix: seconds for name, seconds in passes.items()}
+        samples, calls = interleave(contenders, budget, REST if threads > 1 else 0.0)
+        yield {"n": 2**exponent, "times": {name: summary(samples[name], calls[name]) for name in contenders}}
+
+
 def selected(pattern):
     for row in rows.ROWS:
         if fnmatch.fnmatch(row.name, f"*{pattern}*") and hasattr(fastreg, row.function):
@@ -236,8 +248,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", default="*")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per row and shape")
+    parser.add_argument("--seconds", type=float, default=0.1, help="for each contender of a row at a shape")
     parser.add_argument("--busy", action="store_true", help="a mean beside other busy processes instead")
+    parser.add_argument("--stores", action="store_true", help="non-temporal stores instead: when they pay")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         # The only way to tell JAX how many threads it may use; and before NumPy's BLAS counts its CPUs.
@@ -249,6 +262,10 @@ def main():
     if options.busy:
         return print(json.dumps(busy(options.threads)))
     limit = Limit()
+    if options.stores:
+        for line in stores(limit, options.threads, options.seconds):
+            print(json.dumps(line), flush=True)
+        return None
     for row, shape, dtype in selected(options.rows):
         args = row, shape, dtype, options.threads, options.seconds, limit
         print(json.dumps(measure(*args)), flush=True)

@@ -72,7 +72,7 @@ def table(lines):
     yield "| " + " | ".join(head) + " |"
     yield "|---|---|" + "--:|" * (len(head) - 6 + 1) + "---|--:|--:|---|"
     for line in lines:
-        ours, best, *others = "fastreg", *peers_of(line)
+        ours, (best, *others) = "fastreg", peers_of(line) or ["none"]
         times = line["times"][ours]
         cells = [
             line["row"] + (" (f64)" if line["dtype"] == "f8" else ""),
@@ -82,8 +82,8 @@ def table(lines):
             f"{duration(median(line, 'limit'))} ({line['limit']})",
             f"{median(line, 'limit') / median(line, ours):.0%}",
             best,
-            duration(median(line, best)),
-            f"{median(line, best) / median(line, ours):.2f}",
+            duration(median(line, best)) if best != "none" else "",
+            f"{median(line, best) / median(line, ours):.2f}" if best != "none" else "",
             ", ".join(f"{n} {duration(median(line, n))}" for n in others),
         ]
         if not one:
@@ -161,6 +161,18 @@ def in_company(means, threads):
         yield ""
 
 
+def when_to_stream(lines):
+    yield "| elements | ordinary | non-temporal | ordinary, then read | non-temporal, then read |"
+    yield "|---|--:|--:|--:|--:|"
+    for line in lines:
+        cells = []
+        for suffix in ("", ", then read"):
+            for nt in (False, True):
+                names = [n for n in line["times"] if n.endswith(", then read") == bool(suffix) and (" nt" in n) == nt]
+                cells.append(duration(min(median(line, n) for n in names)) if names else "")
+        yield f"| {size(line['n'])} | " + " | ".join(cells) + " |"
+
+
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +198,7 @@ def versions():
     return ", ".join(own + [f"{n} {importlib.metadata.version(n)}" for n in names])
 
 
-def write(measured, company, load, minutes):
+def write(measured, company, streams, load, minutes):
     text = f"""# fastreg against its peers and the machine
 
 Made by `make bench`; do not edit. {minutes:.0f} minutes on {time.strftime("%Y-%m-%d", time.gmtime())}.
@@ -213,6 +225,9 @@ compared with fastreg's before it is timed. f32 unless a row says f64.
         text += f"\n## {'One core' if threads == 1 else f'{threads} cores'}\n\n" + "\n".join(table(lines)) + "\n"
     if company:
         text += f"\n## Beside {cpus()} busy processes\n\n" + "\n".join(in_company(company, cpus()))
+    if streams:
+        text += "\n## When non-temporal stores pay\n\nCopying f32 on one core by the limit's loops: alone, and where the copy is "
+        text += "read at once, as by a program's next step.\n\n" + "\n".join(when_to_stream(streams)) + "\n"
     (HERE / "REPORT.md").write_text(text.rstrip() + "\n")
 
 
@@ -274,7 +289,7 @@ def picture(measured):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="", help="print the rows whose name holds this; write nothing")
-    parser.add_argument("--seconds", default="1", help="per row and shape")
+    parser.add_argument("--seconds", default="0.1", help="for each contender of a row at a shape")
     parser.add_argument("--save", help="keep the measurements in this JSON file")
     parser.add_argument("--load", help="measure nothing, write the report of a saved file")
     options = parser.parse_args()
@@ -282,9 +297,9 @@ def main():
     if options.load:
         state = json.loads(Path(options.load).read_text())
         measured = {int(t): lines for t, lines in state["measured"].items()}
-        company, load, minutes = state["company"], state["load"], state["minutes"]
+        company, streams, load, minutes = (state[k] for k in ("company", "streams", "load", "minutes"))
     else:
-        measured, company = {}, None
+        measured, company, streams = {}, None, None
         for threads in sorted({1, cpus()}):
             measured[threads] = []
             for line in run("--threads", str(threads), "--rows", options.rows or "*", "--seconds", options.seconds):
@@ -293,14 +308,16 @@ def main():
                 print(f"{threads} thread{'s'[: threads > 1]}:", *list(table(last))[2:], flush=True)
         if not options.rows and cpus() > 1:
             company = next(run("--busy", "--threads", str(cpus())))
+        if not options.rows:
+            streams = list(run("--stores", "--seconds", options.seconds))
         minutes = (time.time() - start) / 60
         if options.save:
-            state = {"measured": measured, "company": company, "load": load, "minutes": minutes}
+            state = {"measured": measured, "company": company, "streams": streams, "load": load, "minutes": minutes}
             Path(options.save).write_text(json.dumps(state))
     if options.rows:
         print(*targets(measured), sep="\n")
     else:
-        write(measured, company, load, minutes)
+        write(measured, company, streams, load, minutes)
         picture(measured)
 
 
