@@ -47,7 +47,7 @@ enum {
     NORM_BLOCK = 8192, /* elements of a channel whose sum is made on its own */
     NORM_ROWS = 256,   /* rows of columns, likewise */
     NORM_TILE = 512,   /* columns taken together: their sums stay in the first-level cache */
-    NORM_GROUP = 16,   /* channels taken together at most */
+    NORM_GROUP = 64,   /* channels taken together, where their runs are short */
     NORM_SHORT = 16    /* runs shorter than this are taken as columns */
 };
 

@@ -10,6 +10,7 @@
  *   LANES, FOR_LANES(l)  the fixed number of lanes (eight SSE, four AVX2 or two AVX-512 registers) in which
  *                        sums are kept: the same additions in the same order on every instruction set
  *   C(1.5)               a constant of type T
+ *   VT                   a vector of T as wide as a register, or where there is none a T; see lanes.h
  *   ABS SQRT COPYSIGN    <math.h> for T
  *   STREAM(to, from, n)  copies n elements past the caches; a kernel that does so ends with STREAM_END();
  *   WHOLE_LINES(to, n)   how many of n elements end on a whole line of the cache */
@@ -78,6 +79,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #include "kernels/philox.inc"
 
 #define T float
+#define VT vfloat
 #define SUFFIX f32
 #define LANES 32
 #define ABS fabsf
@@ -85,6 +87,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #define COPYSIGN copysignf
 #include "families.h"
 #undef T
+#undef VT
 #undef SUFFIX
 #undef LANES
 #undef ABS
@@ -92,6 +95,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #undef COPYSIGN
 
 #define T double
+#define VT vdouble
 #define SUFFIX f64
 #define LANES 16
 #define ABS fabs

@@ -10,42 +10,72 @@
 #define VECTOR_BYTES 16
 #endif
 typedef double vdouble __attribute__((vector_size(VECTOR_BYTES)));
-typedef float vsingle __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef float vfloat __attribute__((vector_size(VECTOR_BYTES)));
+typedef float vhalf __attribute__((vector_size(VECTOR_BYTES / 2)));
+/* For data that the hardware does not see coming: rows some pages apart. */
+#define PREFETCH(p) __builtin_prefetch(p)
 #else
 typedef double vdouble;
-typedef float vsingle;
+typedef float vfloat;
+#define PREFETCH(p) ((void)(p))
 #endif
 
 enum {
     SUM_LANES = 16,
-    VDOUBLES = sizeof(vdouble) / sizeof(double), /* in a vector */
-    SUM_VECTORS = SUM_LANES / VDOUBLES
+    SUM_VECTORS = SUM_LANES * (int)sizeof(double) / (int)sizeof(vdouble)
 };
 
-/* GCC 12 widens a vector of its own type in halves, or by scalars; the instruction that does it whole has to be named. */
-FASTREG_INLINE vdouble widen_f32(const float *x)
+FASTREG_INLINE vfloat load_f32(const float *x)
 {
-#if defined(FASTREG_TARGET_AVX512)
-    return (vdouble)_mm512_cvtps_pd(_mm256_loadu_ps(x));
-#elif defined(FASTREG_TARGET_AVX2)
-    return (vdouble)_mm256_cvtps_pd(_mm_loadu_ps(x));
-#elif FASTREG_X86_TARGETS
-    return (vdouble)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const void *)x)));
-#elif defined(__GNUC__) || defined(__clang__)
-    vsingle v;
+    vfloat v;
     memcpy(&v, x, sizeof v);
-    return __builtin_convertvector(v, vdouble);
-#else
-    return *x;
-#endif
+    return v;
 }
 
-FASTREG_INLINE vdouble widen_f64(const double *x)
+FASTREG_INLINE vdouble load_f64(const double *x)
 {
     vdouble v;
     memcpy(&v, x, sizeof v);
     return v;
 }
+
+/* A run's lanes, from memory into registers and back: one by one, since GCC copies an array of vectors through memory. */
+FASTREG_INLINE void load_lanes(vdouble *v, const double *lane)
+{
+    for (int i = 0; i < SUM_VECTORS; i++)
+        v[i] = load_f64(lane + i * (SUM_LANES / SUM_VECTORS));
+}
+
+FASTREG_INLINE void store_lanes(double *lane, const vdouble *v)
+{
+    for (int i = 0; i < SUM_VECTORS; i++)
+        memcpy(lane + i * (SUM_LANES / SUM_VECTORS), &v[i], sizeof v[i]);
+}
+
+/* Adds vector i of a run's lanes to their sums. GCC 12 widens a vector of its own type by halves of halves, or by
+ * scalars, so the instructions have to be named. */
+FASTREG_INLINE void accumulate_f32(vdouble *sum, int i, vfloat v)
+{
+#if defined(FASTREG_TARGET_AVX512)
+    sum[2 * i] += (vdouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v));
+    sum[2 * i + 1] += (vdouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1));
+#elif defined(FASTREG_TARGET_AVX2)
+    sum[2 * i] += (vdouble)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v));
+    sum[2 * i + 1] += (vdouble)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
+#elif FASTREG_X86_TARGETS
+    sum[2 * i] += (vdouble)_mm_cvtps_pd((__m128)v);
+    sum[2 * i + 1] += (vdouble)_mm_cvtps_pd(_mm_movehl_ps((__m128)v, (__m128)v));
+#elif defined(__GNUC__) || defined(__clang__)
+    vhalf half[2];
+    memcpy(half, &v, sizeof v);
+    sum[2 * i] += __builtin_convertvector(half[0], vdouble);
+    sum[2 * i + 1] += __builtin_convertvector(half[1], vdouble);
+#else
+    sum[i] += v;
+#endif
+}
+
+FASTREG_INLINE void accumulate_f64(vdouble *sum, int i, vdouble v) { sum[i] += v; }
 
 /* The one order in which lanes are added. */
 FASTREG_INLINE double sum_lanes(const double *lane)

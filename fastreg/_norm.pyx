@@ -57,10 +57,11 @@ cdef extern from "fastreg.h":
         int64_t count
         int64_t width
         int64_t blocks
-        int64_t group
         int columns
         int training
         int relu
+        int stream
+        int wide
         int last_pass
 
     ctypedef struct batch_norm_step_args "batch_norm_sums_args":
@@ -90,6 +91,7 @@ cdef extern from "fastreg.h":
         int columns
         int training
         int relu
+        int stream
         int only_mean
 
     ctypedef struct batch_norm_backward_step_args "batch_norm_backward_sums_args":
@@ -99,7 +101,12 @@ cdef extern from "fastreg.h":
 # A slice that fits in the second-level cache beside its result is read from memory once.
 cdef enum:
     CACHED = 1 << 20  # bytes
-    GROUPED = 1 << 18  # bytes of short channels to be taken together
+    # Runs shorter than this are not worth reading on their own: a sweep through all channels for the statistics and
+    # another for the result is faster, though it reads twice.
+    LONG_RUN = 1 << 12  # bytes
+    # Where the result is larger than the caches, it goes past them.
+    STREAM_FROM = 1 << 24  # bytes
+    STREAM_RUN = 1 << 11
     TASK = 1 << 14  # elements worth handing to a thread
 
 
@@ -160,7 +167,8 @@ cdef int64_t blocks_of(fastreg_slices *s, bint columns) noexcept:
 
 
 cdef int sum_blocks(int kernel, int dtype, const void *step, fastreg_slices *s, bint columns, int64_t blocks, int64_t size) except -1:
-    return over_items(kernel, dtype, step, blocks * (ceil_div(s.inner, NORM_TILE) if columns else s.channels), 1, size)
+    cdef int64_t tiles = ceil_div(s.inner, NORM_TILE) if columns else ceil_div(s.channels, NORM_GROUP)
+    return over_items(kernel, dtype, step, blocks * tiles, 1, size)
 
 
 cdef int apply(int kernel, int dtype, const void *step, fastreg_slices *s, bint columns, int64_t size) except -1:
@@ -171,10 +179,14 @@ cdef int apply(int kernel, int dtype, const void *step, fastreg_slices *s, bint 
     return over_items(kernel, dtype, step, items, max(<int64_t>1, TASK // each), size)
 
 
-cdef bint one_pass(int64_t channels, int64_t channel_bytes, int64_t size) noexcept:
-    """Whether channels are items of one kernel: each fits in the cache, and there are enough of them for the threads,
-    or the work is too small for threads."""
-    return channel_bytes <= CACHED and channels >= 16 or size <= 2 * TASK
+cdef bint one_pass(fastreg_slices *s, int64_t channel_bytes, int64_t size) noexcept:
+    """Whether channels are items of one kernel: each fits in the cache, its runs are long, and there are enough of them
+    for the threads; or the work is too small for threads."""
+    return channel_bytes <= CACHED and s.channels >= 16 and s.inner * s.itemsize >= LONG_RUN or size <= 2 * TASK
+
+
+cdef bint streams(fastreg_slices *out, ndarray y) noexcept:
+    return out.direct and np.PyArray_NBYTES(y) >= STREAM_FROM and out.inner * out.itemsize >= STREAM_RUN
 
 
 def batch_norm(
@@ -323,7 +335,8 @@ def batch_norm(
     a.width = columns // channels if channels else 1
     a.count = size // channels if channels else 0
     a.blocks = blocks_of(&x_slices, a.columns) if size else 0
-    a.last_pass = 0
+    a.stream = streams(&out_slices, Y)
+    a.wide = a.last_pass = 0
     a.weight = data_of(W)
     a.bias = data_of(B)
     a.running_mean = <void *>data_of(RM)
@@ -347,14 +360,14 @@ def batch_norm(
         if M is not None:
             a.mean = np.PyArray_DATA(M)
             a.rstd = np.PyArray_DATA(R)
-        if a.training and not a.columns and one_pass(channels, a.count * item, size):
-            a.group = max(<int64_t>1, min(<int64_t>NORM_GROUP, GROUPED // (a.count * item)))
-            over_items(KERNEL_batch_norm, dtype, &a, channels, max(<int64_t>1, min(a.group, channels // 8)), size)
+        if a.training and not a.columns and one_pass(&x_slices, a.count * item, size):
+            over_items(KERNEL_batch_norm, dtype, &a, channels, max(<int64_t>1, channels // 16), size)
         else:
             if a.training:
                 memset(a.pending, 1, <size_t>channels)
                 over_items(KERNEL_batch_norm_start, dtype, &step, channels, 1024, columns * 8)
                 for turn in range(3):
+                    a.wide = turn > 0
                     a.last_pass = turn == 2
                     sum_blocks(KERNEL_batch_norm_sums, dtype, &step, &x_slices, a.columns, a.blocks, size)
                     finish(KERNEL_batch_norm_finish, dtype, &step, channels, a.width, a.blocks)
@@ -482,6 +495,7 @@ def batch_norm_backward(grad, x, mean, rstd, weight=None, *, bias=None, axis=1, 
     a.width = columns // channels
     a.count = size // channels
     a.blocks = blocks_of(&x_slices, a.columns)
+    a.stream = streams(&out_slices, GX)
     a.mean = np.PyArray_DATA(M)
     a.rstd = np.PyArray_DATA(R)
     a.weight = data_of(W)
@@ -503,9 +517,9 @@ def batch_norm_backward(grad, x, mean, rstd, weight=None, *, bias=None, axis=1, 
         a.g_hi = <char *>a.shift + item * columns
         a.g_lo = <char *>a.g_hi + item * columns
         a.slope = <char *>a.g_lo + item * columns
-        if not a.columns and one_pass(channels, 2 * a.count * item, size):
+        if not a.columns and one_pass(&x_slices, a.count * item, size):
             a.only_mean = 0
-            over_items(KERNEL_batch_norm_backward, dtype, &a, channels, 1, size)
+            over_items(KERNEL_batch_norm_backward, dtype, &a, channels, max(<int64_t>1, channels // 16), size)
         else:
             over_items(KERNEL_batch_norm_backward_start, dtype, &step, channels, 1024, columns)
             # The ReLU's mask depends on the whole mean, which has to be found first.
