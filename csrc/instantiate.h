@@ -4,7 +4,7 @@
  *
  * The vocabulary of an .inc:
  *   KERNEL(name) { … }   the body of a kernel: a (its arguments), first, n
- *   T                    float or double
+ *   T, BITS              float or double, and the unsigned integer of its size
  *   FN(name)             a helper's name, one for each T:  static inline T FN(square)(T x)
  *   FOR_EACH(i, n)       a loop whose iterations are independent, so that it vectorises even where out is x
  *   LANES, FOR_LANES(l)  the fixed number of lanes (eight SSE, four AVX2 or two AVX-512 registers) in which
@@ -80,6 +80,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 
 #define T float
 #define VT vfloat
+#define BITS uint32_t
 #define SUFFIX f32
 #define LANES 32
 #define ABS fabsf
@@ -88,6 +89,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #include "families.h"
 #undef T
 #undef VT
+#undef BITS
 #undef SUFFIX
 #undef LANES
 #undef ABS
@@ -96,6 +98,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 
 #define T double
 #define VT vdouble
+#define BITS uint64_t
 #define SUFFIX f64
 #define LANES 16
 #define ABS fabs

@@ -65,6 +65,8 @@ cdef int check_end(fastreg_draws *draws, int64_t n) except -1:
 
 cdef ndarray mask_of(fastreg_draws *draws, tuple shape, int64_t n, bint packed):
     cdef dropout_mask_args a
+    if packed and draws.start & 7:
+        return numpy.packbits(mask_of(draws, shape, n, False))
     cdef ndarray kept = numpy.empty((n + 7) // 8, numpy.uint8) if packed else numpy.empty(shape, numpy.bool_)
     check_end(draws, n)
     a.out = <uint8_t *>np.PyArray_DATA(kept)
