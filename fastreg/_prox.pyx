@@ -3,13 +3,19 @@
 The proximal operator of f with step τ is prox(x) = argmin_z τ·f(z) + ½‖z − x‖². One rule for the edges: lam = inf gives
 0 for every finite x (f is then 0 at 0 and infinite elsewhere), step = 0 gives x, and NaN stays NaN.
 """
-from libc.math cimport frexp, ldexp
+from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, sqrt
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 cimport numpy as np
 from numpy cimport ndarray
 
+import numpy
+
 from fastreg._arrays cimport (
-    MEMORY_ORDER, as_floating, as_output, bound_each, elementwise, finished, nonnegative, nonnegative_each, real,
+    INDEX_ORDER, MEMORY_ORDER, as_floating, as_output, axis_of, bound_each, check_shape, dtype_of, elementwise, finished,
+    in_index_order, nonnegative, nonnegative_each, over_items, overlap, real,
 )
+from fastreg.fastreg_runtime cimport FASTREG_CHUNK
 
 np.import_array()
 
@@ -24,6 +30,19 @@ cdef extern from "fastreg.h":
         KERNEL_prox_mcp
         KERNEL_prox_scad
         KERNEL_project_box
+        KERNEL_combine_partials
+        KERNEL_sum_squares
+        KERNEL_scale_by
+        KERNEL_prox_group_lasso
+        KERNEL_sum_label_squares
+        KERNEL_largest_of_labels
+        KERNEL_shrink_labels
+        KERNEL_scale_by_label
+        KERNEL_extent
+        KERNEL_excess
+        KERNEL_project_simplex
+        KERNEL_project_l1_ball
+        KERNEL_prox_tv1d
 
     ctypedef struct soft_threshold_args:
         double lam
@@ -59,6 +78,88 @@ cdef extern from "fastreg.h":
     ctypedef struct project_box_args:
         double lower
         double upper
+
+    ctypedef struct combine_partials_args:
+        const double *partials
+        int64_t count
+        double divisor
+        double *total
+
+    ctypedef struct sum_squares_args:
+        double *partials
+        double scale
+
+    ctypedef struct scale_by_args:
+        double factor
+
+    ctypedef struct prox_group_lasso_args:
+        const void *x
+        void *out
+        double *weights
+        int64_t length
+        int64_t inner
+        double lam
+        double l1
+
+    ctypedef struct sum_label_squares_args:
+        const void *x
+        const int64_t *labels
+        double *sums
+        double *scales
+        int64_t length
+        int64_t lowest
+        double l1
+
+    ctypedef struct largest_of_labels_args:
+        const void *x
+        const int64_t *labels
+        double *largest
+        int64_t length
+        int64_t lowest
+        double l1
+
+    ctypedef struct shrink_labels_args:
+        double *sums
+        double *scales
+        double *largest
+        double *weights
+        double lam
+
+    ctypedef struct scale_by_label_args:
+        const void *x
+        void *out
+        const int64_t *labels
+        const double *sums
+        int64_t lowest
+        double l1
+
+    ctypedef struct extent_args:
+        double *largest
+        double *sums
+        int magnitudes
+
+    ctypedef struct excess_args:
+        const double *largest
+        double *sums
+        double *counts
+        double hi
+        double lo
+        int magnitudes
+
+    ctypedef struct project_simplex_args:
+        double hi
+        double lo
+
+    ctypedef struct project_l1_ball_args:
+        double hi
+        double lo
+
+    ctypedef struct prox_tv1d_args:
+        const void *x
+        void *out
+        void *workspace
+        int64_t length
+        double lam
 
 
 # ---- arguments of this family -----------------------------------------------------------------------------------
@@ -629,3 +730,939 @@ def project_linf_ball(x, radius=1.0, *, out=None):
     cdef ndarray Y = as_output(out, X)
     elementwise(KERNEL_project_box, &a, sizeof(a), MEMORY_ORDER, X, None, None, Y)
     return finished(Y, out)
+
+
+# ---- norms ------------------------------------------------------------------------------------------------------
+
+cdef enum:
+    FEW_PARTIALS = 64  # sums of calls up to this many chunks fit on the stack
+
+
+cdef double combined(const double *partials, int64_t count) noexcept:
+    cdef double total
+    cdef combine_partials_args c = [partials, count, 1.0, &total]
+    over_items(KERNEL_combine_partials, 0, &c, 1, 1, 1)
+    return total
+
+
+cdef double squares(ndarray x, double scale) except -1.0:
+    """Σ (scale·x)² in double."""
+    cdef double few[FEW_PARTIALS]
+    cdef int64_t chunks = (np.PyArray_SIZE(x) + FASTREG_CHUNK - 1) // FASTREG_CHUNK
+    cdef ndarray many
+    cdef sum_squares_args a
+    a.partials = few
+    if chunks > FEW_PARTIALS:
+        many = numpy.empty(chunks)
+        a.partials = <double *>np.PyArray_DATA(many)
+    a.scale = scale
+    elementwise(KERNEL_sum_squares, &a, sizeof(a), INDEX_ORDER, x)
+    return combined(a.partials, chunks)
+
+
+cdef double norm_of(ndarray x, double *scale) except -1.0:
+    """‖x‖₂·scale, where `scale` is 1 or a power of two that keeps the squares in range; inf where an element is."""
+    cdef double sum = squares(x, 1.0), largest
+    cdef int exponent
+    scale[0] = 1.0
+    if 2.0 ** -900 < sum < 2.0 ** 1000 or sum != sum or np.PyArray_SIZE(x) == 0:
+        return sqrt(sum)
+    largest = float(numpy.abs(x).max())
+    if largest == 0 or largest == INFINITY:
+        return largest
+    frexp(largest, &exponent)
+    scale[0] = ldexp(1.0, -max(exponent, -1000))
+    return sqrt(squares(x, scale[0]))
+
+
+cdef int scale_by(ndarray x, ndarray out, double factor) except -1:
+    cdef scale_by_args a = [factor]
+    return elementwise(KERNEL_scale_by, &a, sizeof(a), MEMORY_ORDER, x, out)
+
+
+cdef double shrinkage(double root, double scale, double t) noexcept:
+    """max(1 − t/norm, 0) for norm = root/scale."""
+    if root == INFINITY:
+        return 1.0 if t < INFINITY else NAN
+    t *= scale
+    return 0.0 if root <= t else (root - t) / root
+
+
+def prox_l2(x, lam, step=1.0, *, out=None):
+    r"""Proximal operator of lam·‖x‖₂, the Euclidean norm itself: x·max(1 − step·lam/‖x‖₂, 0).
+
+    The array shrinks towards zero as one vector, and is exactly +0.0 from ‖x‖₂ <= step·lam on. Of a matrix it is the
+    Frobenius norm. It is `prox_group_lasso` with one group.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape, taken as one vector. float32 and float64 are kept, float16 is computed as float32, bool and integers
+        as float64.
+    lam : float
+        The weight of the penalty, >= 0.
+    step : float
+        τ, finite and >= 0.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. A NaN makes every element NaN; an infinite `x` outweighs every finite
+        `lam` and stays as it is.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `lam` or `step` is negative or NaN, `step` is infinite, or `out` has another shape than `x` or is read-only.
+
+    See Also
+    --------
+    prox_sq_l2 : of the squared norm.
+
+    Notes
+    -----
+    The norm is summed in double; elements as large as 1e200 or as small as 1e-200 do not over- or underflow it.
+
+    References
+    ----------
+    .. [1] N. Parikh and S. Boyd, "Proximal algorithms", Foundations and Trends in Optimization 1, 2014, section 6.5.1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.prox_l2(np.array([3.0, 4.0]), 2.5)
+    array([1.5, 2. ])
+    """
+    cdef ndarray X = as_floating(x, "x")
+    cdef double t = step_of(step), scale
+    t = scaled(nonnegative(lam, "lam"), t)
+    cdef ndarray Y = as_output(out, X)
+    cdef double root = norm_of(X, &scale)
+    scale_by(X, Y, shrinkage(root, scale, t))
+    return finished(Y, out)
+
+
+cdef double scaled(double lam, double step) noexcept:
+    """step·lam, where a step of 0 switches even an infinite lam off."""
+    return lam * step if step != 0 else 0.0
+
+
+def project_l2_ball(x, radius=1.0, *, out=None):
+    r"""The nearest point with ‖x‖₂ <= radius: x·min(radius/‖x‖₂, 1).
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape, taken as one vector. float32 and float64 are kept, float16 is computed as float32, bool and integers
+        as float64.
+    radius : float
+        The radius, >= 0; inf leaves `x` as it is.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. An `x` in the ball is returned bit for bit. So is one that rounding puts
+        outside it by no more than 8 units of its precision: projecting twice is projecting once. A NaN or an infinity
+        makes every element NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `radius` is negative or NaN, or `out` has another shape than `x` or is read-only.
+
+    References
+    ----------
+    .. [1] N. Parikh and S. Boyd, "Proximal algorithms", Foundations and Trends in Optimization 1, 2014, section 6.5.1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.project_l2_ball(np.array([3.0, 4.0]), 2.5)
+    array([1.5, 2. ])
+    """
+    cdef ndarray X = as_floating(x, "x")
+    cdef double r = nonnegative(radius, "radius"), scale
+    cdef ndarray Y = as_output(out, X)
+    cdef double root = norm_of(X, &scale)
+    if r == INFINITY or root <= r * scale * (1 + slack(X)):
+        scale_by(X, Y, 1.0)
+    else:
+        scale_by(X, Y, r * scale / root if root < INFINITY else NAN)
+    return finished(Y, out)
+
+
+cdef double slack(ndarray x) noexcept:
+    """What rounding may put a projection outside its set by, relative: 8 units of x's precision."""
+    return 2.0 ** -20 if np.PyArray_TYPE(x) == np.NPY_FLOAT else 2.0 ** -49
+
+
+# ---- groups -----------------------------------------------------------------------------------------------------
+
+cdef ndarray group_weights(object weights, tuple shape, str shape_text):
+    """Weights >= 0 and finite, broadcast to one a group, in double and C order; None for none."""
+    if weights is None:
+        return None
+    cdef ndarray w = as_floating(weights, "weights")
+    if not numpy.all(numpy.isfinite(w)) or not numpy.all(numpy.greater_equal(w, 0)):
+        raise ValueError("weights: got negative, infinite or NaN elements; finite numbers >= 0 are allowed")
+    try:
+        return numpy.array(numpy.broadcast_to(w, shape), numpy.float64, order="C")
+    except ValueError:
+        raise ValueError(
+            f"weights: got shape {(<object>w).shape}; one that broadcasts to {shape}, {shape_text}, is needed"
+        ) from None
+
+
+cdef bint same_layout(ndarray a, ndarray b):
+    cdef int d
+    for d in range(np.PyArray_NDIM(a)):
+        if np.PyArray_DIM(a, d) > 1 and np.PyArray_STRIDE(a, d) != np.PyArray_STRIDE(b, d):
+            return False
+    return True
+
+
+cdef ndarray result_beside(ndarray x, ndarray y):
+    """`y` where a kernel may write it while it reads `x`, else a new array for `moved`: same layout, apart or the same."""
+    if same_layout(x, y) and np.PyArray_ISALIGNED(y) and (np.PyArray_DATA(x) == np.PyArray_DATA(y) or not overlap(x, y)):
+        return y
+    return as_output(None, x)
+
+
+cdef object moved(ndarray result, ndarray y, object out):
+    if <object>result is not <object>y:
+        numpy.copyto(y, result)
+    return finished(y, out)
+
+
+cdef object shrink_along(ndarray X, int axis, double l1, double lam, object weights, object out):
+    """Groups along an axis. Arrays that are contiguous in some order of their axes are not copied."""
+    cdef prox_group_lasso_args a
+    cdef int ndim = np.PyArray_NDIM(X), position
+    cdef tuple shape = (<object>X).shape
+    cdef ndarray W = group_weights(weights, shape[:axis] + shape[axis + 1:], "one a group")
+    cdef ndarray Y = as_output(out, X)
+    cdef list order = list(range(ndim))
+    if not np.PyArray_IS_C_CONTIGUOUS(X):
+        order.sort(key=lambda d: -(<object>X).strides[d])
+        if not (<object>X).transpose(order).flags.c_contiguous:
+            X = in_index_order(X)
+            order.sort()
+    cdef ndarray R = result_beside(X, Y)
+    position = order.index(axis)
+    cdef int64_t outer = 1, d
+    a.inner = 1
+    for d in order[:position]:
+        outer *= np.PyArray_DIM(X, <int>d)
+    for d in order[position + 1:]:
+        a.inner *= np.PyArray_DIM(X, <int>d)
+    a.length = np.PyArray_DIM(X, axis)
+    a.weights = NULL
+    if W is not None:
+        W = numpy.array((<object>W).transpose([d - (d > axis) for d in order if d != axis]), order="C")
+        a.weights = <double *>np.PyArray_DATA(W)
+    a.x = np.PyArray_DATA(X)
+    a.out = np.PyArray_DATA(R)
+    a.lam = lam
+    a.l1 = l1
+    cdef int64_t n = np.PyArray_SIZE(X)
+    if n:
+        items = outer if a.inner == 1 else outer * ((a.inner + 63) // 64)
+        over_items(KERNEL_prox_group_lasso, dtype_of(X), &a, items, max(1, items * 16384 // n), n)
+    return moved(R, Y, out)
+
+
+cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, object weights, object out):
+    """Groups by label: a table from label to sum where the labels' range is not much larger than their number."""
+    if np.PyArray_NDIM(X) != 1:
+        raise ValueError(f"groups: got labels for an x of shape {(<object>X).shape}; x of one dimension, or axis=, is needed")
+    cdef object given = numpy.asarray(groups)
+    if given.dtype.kind not in "iub" and given.size:
+        raise TypeError(f"groups: got dtype {given.dtype}; integer labels are needed")
+    if given.shape != (<object>X).shape:
+        raise ValueError(f"groups: got shape {given.shape}; that of x, {(<object>X).shape}, is needed")
+    cdef int64_t n = np.PyArray_SIZE(X), table = 0
+    cdef object lowest = 0
+    if n:
+        lowest = int(given.min())
+        table_size = int(given.max()) - lowest + 1
+        # Weights are by rank among the labels that occur, so that these have to be found.
+        if table_size > 4 * n + 1024 or weights is not None or lowest < -2 ** 62 or lowest + table_size > 2 ** 62:
+            present, given = numpy.unique(given, return_inverse=True)
+            lowest, table_size = 0, len(present)
+        table = table_size
+    cdef ndarray L = numpy.ascontiguousarray(given, dtype=numpy.int64)
+    cdef ndarray W = group_weights(weights, (table,), "one a label in the order of the sorted labels")
+    cdef ndarray Y = as_output(out, X)
+    if n == 0:
+        return finished(Y, out)
+    X = in_index_order(X)
+    cdef ndarray R = result_beside(X, Y)
+    cdef ndarray sums = numpy.zeros((table, 2)), largest, scales
+    cdef int dtype = dtype_of(X)
+    cdef sum_label_squares_args s
+    s.x = np.PyArray_DATA(X)
+    s.labels = <const int64_t *>np.PyArray_DATA(L)
+    s.sums = <double *>np.PyArray_DATA(sums)
+    s.scales = NULL
+    s.length = n
+    s.lowest = lowest
+    s.l1 = l1
+    over_items(KERNEL_sum_label_squares, dtype, &s, 1, 1, n)
+    cdef shrink_labels_args f
+    f.sums = s.sums
+    f.scales = NULL
+    f.largest = NULL
+    f.weights = NULL if W is None else <double *>np.PyArray_DATA(W)
+    f.lam = lam
+    cdef largest_of_labels_args m
+    if np.PyArray_TYPE(X) == np.NPY_DOUBLE:
+        total = (<object>sums)[:, 0]
+        if not ((total > 2.0 ** -900) & (total < 2.0 ** 1000) | (total == 0)).all() or (total == 0).any():
+            # Squares that over- or underflow: once more, scaled by each group's largest element.
+            largest = numpy.zeros(table)
+            m.x = s.x
+            m.labels = s.labels
+            m.largest = <double *>np.PyArray_DATA(largest)
+            m.length = n
+            m.lowest = s.lowest
+            m.l1 = l1
+            over_items(KERNEL_largest_of_labels, dtype, &m, 1, 1, n)
+            exponent = numpy.frexp(numpy.where(numpy.isfinite(largest), largest, 1.0))[1]
+            scales = numpy.ldexp(1.0, -numpy.maximum(exponent, -1000))
+            (<object>sums).fill(0)
+            s.scales = f.scales = <double *>np.PyArray_DATA(scales)
+            f.largest = m.largest
+            over_items(KERNEL_sum_label_squares, dtype, &s, 1, 1, n)
+    over_items(KERNEL_shrink_labels, dtype, &f, table, 4096, table)
+    cdef scale_by_label_args b
+    b.x = s.x
+    b.out = np.PyArray_DATA(R)
+    b.labels = s.labels
+    b.sums = s.sums
+    b.lowest = s.lowest
+    b.l1 = l1
+    over_items(KERNEL_scale_by_label, dtype, &b, n, 16384, n)
+    return moved(R, Y, out)
+
+
+cdef object shrink_groups(ndarray X, double l1, double lam, object groups, object axis, object weights, object out):
+    cdef double scale, root
+    cdef int along
+    cdef ndarray W, Y
+    cdef soft_threshold_args a
+    if groups is not None:
+        if axis is not None:
+            raise ValueError("groups and axis: got both; one of them says what a group is")
+        return shrink_labelled(X, groups, l1, lam, weights, out)
+    if axis is not None:
+        along = axis_of(axis, np.PyArray_NDIM(X), "axis")
+        if np.PyArray_NDIM(X) > 1:
+            return shrink_along(X, along, l1, lam, weights, out)
+    W = group_weights(weights, (1,), "one group")
+    if W is not None:
+        scale = (<object>W).item()
+        lam = lam * scale if scale != 0 and lam != 0 else 0.0
+    Y = as_output(out, X)
+    if l1 == 0:
+        root = norm_of(X, &scale)
+        scale_by(X, Y, shrinkage(root, scale, lam))
+        return finished(Y, out)
+    a.lam = l1
+    a.step = 1.0
+    elementwise(KERNEL_soft_threshold, &a, sizeof(a), MEMORY_ORDER, X, None, Y)
+    root = norm_of(Y, &scale)
+    scale_by(Y, Y, shrinkage(root, scale, lam))
+    return finished(Y, out)
+
+
+def prox_group_lasso(x, lam, groups=None, step=1.0, *, axis=None, weights=None, out=None):
+    r"""Proximal operator of the group lasso, lam·Σ_g w_g·‖x_g‖₂: each group shrinks towards zero as one vector.
+
+    x_g·max(1 − step·lam·w_g/‖x_g‖₂, 0)
+
+    A group whose norm is at most step·lam·w_g goes to +0.0 as a whole: whole features, channels or filters are selected
+    or dropped.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    lam : float
+        The weight of the penalty, >= 0.
+    groups : array_like of int, optional
+        A label for each element of an `x` of one dimension: any integers, in any order. Without it and without `axis`,
+        the whole of `x` is one group.
+    step : float
+        τ, finite and >= 0.
+    axis : int, optional
+        The axis along which a group runs: with axis=1 each row of a matrix is a group.
+    weights : array_like, optional
+        w_g, finite and >= 0, 1 where it is not given. For labels: one for each label that occurs, in the order of the
+        sorted labels. For `axis`: what broadcasts to the shape of `x` without that axis. A weight of 0 leaves its group
+        alone. The square root of a group's size is customary where sizes differ.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. A NaN makes its group NaN; a group with an infinity outweighs every finite
+        `lam` and stays as it is.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, labels are not integers, or `out` has another dtype than the
+        result.
+    ValueError
+        `lam` or `step` is negative or NaN, `step` is infinite, both `groups` and `axis` are given, `groups` has another
+        shape than `x` or `x` has more than one dimension, `axis` does not exist, `weights` are negative, infinite, NaN
+        or of another shape, or `out` has another shape than `x` or is read-only.
+
+    Notes
+    -----
+    Norms are summed in double; elements as large as 1e200 or as small as 1e-200 do not over- or underflow them.
+
+    References
+    ----------
+    .. [1] M. Yuan and Y. Lin, "Model selection and estimation in regression with grouped variables", Journal of the
+       Royal Statistical Society B 68, 2006.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.prox_group_lasso(np.array([3.0, 0.5, 4.0, 0.5]), 1.0, groups=[7, -1, 7, -1])
+    array([2.4, 0. , 3.2, 0. ])
+    >>> fastreg.prox_group_lasso(np.array([[3.0, 4.0], [0.5, 0.5]]), 1.0, axis=1)
+    array([[2.4, 3.2],
+           [0. , 0. ]])
+    """
+    cdef ndarray X = as_floating(x, "x")
+    cdef double tau = step_of(step)
+    return shrink_groups(X, 0.0, scaled(nonnegative(lam, "lam"), tau), groups, axis, weights, out)
+
+
+def prox_sparse_group_lasso(x, l1, lam, groups=None, step=1.0, *, axis=None, weights=None, out=None):
+    r"""Proximal operator of the sparse group lasso, l1·‖x‖₁ + lam·Σ_g w_g·‖x_g‖₂.
+
+    The soft threshold at step·l1, then `prox_group_lasso` of that: few groups, and few nonzeros within them.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    l1 : float
+        The weight of the L1 penalty, >= 0.
+    lam : float
+        The weight of the group penalty, >= 0.
+    groups : array_like of int, optional
+        A label for each element of an `x` of one dimension: any integers, in any order. Without it and without `axis`,
+        the whole of `x` is one group.
+    step : float
+        τ, finite and >= 0.
+    axis : int, optional
+        The axis along which a group runs: with axis=1 each row of a matrix is a group.
+    weights : array_like, optional
+        w_g, as in `prox_group_lasso`.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. A NaN makes its group NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, labels are not integers, or `out` has another dtype than the
+        result.
+    ValueError
+        `l1`, `lam` or `step` is negative or NaN, `step` is infinite, both `groups` and `axis` are given, `groups` has
+        another shape than `x` or `x` has more than one dimension, `axis` does not exist, `weights` are negative,
+        infinite, NaN or of another shape, or `out` has another shape than `x` or is read-only.
+
+    References
+    ----------
+    .. [1] N. Simon, J. Friedman, T. Hastie and R. Tibshirani, "A sparse-group lasso", Journal of Computational and
+       Graphical Statistics 22, 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.prox_sparse_group_lasso(np.array([[4.0, 0.9, 5.0], [1.5, 1.5, 0.0]]), 1.0, 1.0, axis=1)
+    array([[2.4, 0. , 3.2],
+           [0. , 0. , 0. ]])
+    """
+    cdef ndarray X = as_floating(x, "x")
+    cdef double tau = step_of(step)
+    cdef double t1 = scaled(nonnegative(l1, "l1"), tau)
+    return shrink_groups(X, t1, scaled(nonnegative(lam, "lam"), tau), groups, axis, weights, out)
+
+
+# ---- the simplex and its relatives ------------------------------------------------------------------------------
+
+cdef enum:
+    SAMPLED = 1 << 16       # elements from which a sample tells where to begin
+    SAMPLE = 1 << 13
+    SEGMENT = 32            # elements of the sample taken together
+    MOST_STEPS = 200        # never reached: a guard against a cycle in the last bits
+
+
+cdef ndarray sample_of(ndarray x):
+    """SAMPLE elements of a contiguous array, in segments at equal distances."""
+    cdef ndarray sample = numpy.empty(SAMPLE, (<object>x).dtype)
+    cdef int64_t item = np.PyArray_ITEMSIZE(x), apart = np.PyArray_SIZE(x) // (SAMPLE // SEGMENT), k
+    for k in range(SAMPLE // SEGMENT):
+        memcpy(np.PyArray_BYTES(sample) + k * SEGMENT * item, np.PyArray_BYTES(x) + k * apart * item, SEGMENT * item)
+    return sample
+
+
+cdef int add_to(double *hi, double *lo, double x) noexcept:
+    """hi + lo += x, with hi the nearest double to the sum."""
+    cdef double s = hi[0] + x, v = s - hi[0]
+    cdef double e = (hi[0] - (s - v)) + (x - v) + lo[0]
+    hi[0] = s + e
+    lo[0] = e - (hi[0] - s)
+    return 0
+
+
+cdef int excess_threshold(ndarray x, bint magnitudes, double total, double *hi, double *lo, double *sum) except -1:
+    """θ = hi + lo with Σ max(x − θ, 0) = total, of |x| if `magnitudes`; x contiguous and not empty.
+
+    NaN where `x` holds NaN or +inf. `sum` is that of all elements.
+    """
+    cdef int64_t n = np.PyArray_SIZE(x), chunks = (n + FASTREG_CHUNK - 1) // FASTREG_CHUNK, k
+    cdef double few[3 * FEW_PARTIALS]
+    cdef double *partials = few
+    cdef ndarray many
+    if chunks > FEW_PARTIALS:
+        many = numpy.empty(3 * chunks)
+        partials = <double *>np.PyArray_DATA(many)
+    cdef extent_args e = [partials, partials + chunks, magnitudes]
+    cdef excess_args a
+    cdef double largest = -INFINITY, least, step, count, before = -1.0, spare_hi, spare_lo, spare_sum
+    cdef int steps
+    elementwise(KERNEL_extent, &e, sizeof(e), INDEX_ORDER, x)
+    for k in range(chunks):
+        # NaN comes through and stays.
+        if not partials[k] <= largest:
+            largest = partials[k]
+        if largest != largest:
+            break
+    sum[0] = combined(e.sums, chunks)
+    hi[0] = lo[0] = NAN
+    if not largest < INFINITY or largest == -INFINITY or total == INFINITY:
+        return 0
+    if magnitudes and sum[0] <= total:
+        return 0
+    hi[0] = largest
+    lo[0] = 0.0
+    if total == 0:
+        return 0
+    # Two points left of θ: the largest element alone, and all of them, would meet the total there.
+    add_to(hi, lo, -total)
+    least = (sum[0] - total) / n
+    if least > hi[0] and least < largest:
+        hi[0] = least
+        lo[0] = 0.0
+    if n >= SAMPLED:
+        excess_threshold(sample_of(x), magnitudes, total * (<double>SAMPLE / n), &spare_hi, &spare_lo, &spare_sum)
+        if spare_hi > hi[0] and spare_hi < largest:
+            hi[0] = spare_hi
+            lo[0] = 0.0
+    a.largest = partials
+    a.sums = partials + chunks
+    a.counts = partials + 2 * chunks
+    a.magnitudes = magnitudes
+    for steps in range(MOST_STEPS):
+        a.hi = hi[0]
+        a.lo = lo[0]
+        elementwise(KERNEL_excess, &a, sizeof(a), INDEX_ORDER, x)
+        count = combined(a.counts, chunks)
+        if count == 0:
+            # Rounding, or a sample, has led past the largest element.
+            hi[0] = largest
+            lo[0] = 0.0
+            add_to(hi, lo, -total)
+            before = -1.0
+            continue
+        step = combined(a.sums, chunks) - total
+        add_to(hi, lo, step / count)
+        # The sets {x > θ} are nested: as many elements as before are the same ones, and this step the last correction.
+        if count == before or fabs(step) <= 2.0 ** -52 * total:
+            break
+        before = count
+    return 0
+
+
+def project_simplex(x, total=1.0, *, out=None):
+    r"""The nearest point with x >= 0 and Σx = total: max(x − θ, 0), with the θ that meets the total.
+
+    The array is one vector. With total=1 it is the projection on the probability simplex, also known as sparsemax.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape, taken as one vector, not empty. float32 and float64 are kept, float16 is computed as float32, bool and
+        integers as float64.
+    total : float
+        What the elements of the result add up to, > 0 and finite.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. Its sum is `total` to rounding. An `x` that is on the simplex to rounding (8
+        units of its precision) is returned as it is. −inf gives 0; NaN or +inf makes every element NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `total` is not positive and finite, `x` is empty, or `out` has another shape than `x` or is read-only.
+
+    Notes
+    -----
+    No sorting: Newton's steps on the piecewise linear Σ max(x − θ, 0) = total, a pass over `x` each, three to six of them
+    from a sample's answer. θ is carried in two doubles, so that elements far larger than `total` lose nothing.
+
+    References
+    ----------
+    .. [1] L. Condat, "Fast projection onto the simplex and the l1 ball", Mathematical Programming 158, 2016.
+    .. [2] R. Cominetti, W. F. Mascarenhas and P. J. S. Silva, "A Newton's method for the continuous quadratic knapsack
+       problem", Mathematical Programming Computation 6, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.project_simplex(np.array([1.0, 0.5, -3.0]))
+    array([0.75, 0.25, 0.  ])
+    """
+    cdef project_simplex_args a
+    cdef ndarray X = as_floating(x, "x")
+    cdef double sum_to = real(total, "total"), sum
+    if not 0 < sum_to < INFINITY:
+        raise ValueError(f"total: got {sum_to}; a finite number > 0 is allowed")
+    if np.PyArray_SIZE(X) == 0:
+        raise ValueError("x: got an empty array; no element can carry the total")
+    cdef ndarray Y = as_output(out, X)
+    X = in_index_order(X)
+    excess_threshold(X, False, sum_to, &a.hi, &a.lo, &sum)
+    if fabs(sum - sum_to) <= slack(X) * sum_to and numpy.greater_equal(X, 0).all():
+        a.hi = a.lo = 0.0
+    if np.PyArray_TYPE(X) == np.NPY_FLOAT:
+        a.lo = a.hi - <double><float>a.hi
+        a.hi = <float>a.hi
+    elementwise(KERNEL_project_simplex, &a, sizeof(a), MEMORY_ORDER, X, Y)
+    return finished(Y, out)
+
+
+def project_l1_ball(x, radius=1.0, *, out=None):
+    r"""The nearest point with ‖x‖₁ <= radius: a soft threshold, at the θ that meets the radius.
+
+    The array is one vector. The constrained twin of an L1 penalty: it gives exact zeros too.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape, taken as one vector. float32 and float64 are kept, float16 is computed as float32, bool and integers
+        as float64.
+    radius : float
+        The radius, >= 0; inf leaves `x` as it is.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. An `x` in the ball is returned bit for bit. So is one that rounding puts
+        outside it by no more than 8 units of its precision: projecting twice is projecting once. NaN, or an infinity
+        with a finite `radius`, makes every element NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `radius` is negative or NaN, or `out` has another shape than `x` or is read-only.
+
+    See Also
+    --------
+    project_simplex : how the threshold is found.
+
+    References
+    ----------
+    .. [1] J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient projections onto the l1-ball for learning in
+       high dimensions", ICML 2008.
+    .. [2] L. Condat, "Fast projection onto the simplex and the l1 ball", Mathematical Programming 158, 2016.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.project_l1_ball(np.array([1.0, -0.5, 0.1]))
+    array([ 0.75, -0.25,  0.  ])
+    """
+    cdef project_l1_ball_args a
+    cdef ndarray X = as_floating(x, "x")
+    cdef double r = nonnegative(radius, "radius"), sum
+    cdef ndarray Y = as_output(out, X)
+    if np.PyArray_SIZE(X) == 0:
+        return finished(Y, out)
+    X = in_index_order(X)
+    excess_threshold(X, True, r, &a.hi, &a.lo, &sum)
+    if sum <= r * (1 + slack(X)):
+        scale_by(X, Y, 1.0)
+    elif a.hi != a.hi:
+        scale_by(X, Y, NAN)
+    elif r == 0:
+        scale_by(X, Y, 0.0)
+    else:
+        split_below(X, &a.hi, &a.lo)
+        elementwise(KERNEL_project_l1_ball, &a, sizeof(a), MEMORY_ORDER, X, Y)
+    return finished(Y, out)
+
+
+cdef int split_below(ndarray x, double *hi, double *lo) except -1:
+    """hi + lo again, with hi in the dtype of x and lo >= 0."""
+    cdef bint single = np.PyArray_TYPE(x) == np.NPY_FLOAT
+    cdef double near = <double><float>hi[0] if single else hi[0], rest = hi[0] - near + lo[0]
+    if rest < 0:
+        near = float(numpy.nextafter(numpy.float32(near) if single else near, numpy.float32(0)))
+        rest = hi[0] - near + lo[0]
+    hi[0] = near
+    lo[0] = rest
+    return 0
+
+
+def prox_linf(x, lam, step=1.0, *, out=None):
+    r"""Proximal operator of lam·‖x‖_∞, the largest magnitude: x less its projection on the l1 ball of radius step·lam.
+
+    That is x clipped to ±θ, with the θ for which Σ max(\|x\| − θ, 0) = step·lam, or 0 if ‖x‖₁ <= step·lam. The array is
+    one vector.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape, taken as one vector. float32 and float64 are kept, float16 is computed as float32, bool and integers
+        as float64.
+    lam : float
+        The weight of the penalty, >= 0.
+    step : float
+        τ, finite and >= 0.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. NaN or an infinity makes every element NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `lam` or `step` is negative or NaN, `step` is infinite, or `out` has another shape than `x` or is read-only.
+
+    See Also
+    --------
+    project_simplex : how the threshold is found.
+
+    References
+    ----------
+    .. [1] N. Parikh and S. Boyd, "Proximal algorithms", Foundations and Trends in Optimization 1, 2014, section 6.5.2.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.prox_linf(np.array([3.0, -2.0, 0.5]), 2.0)
+    array([ 1.5, -1.5,  0.5])
+    """
+    cdef project_box_args a
+    cdef ndarray X = as_floating(x, "x")
+    cdef double t = step_of(step), lo, sum
+    t = scaled(nonnegative(lam, "lam"), t)
+    cdef ndarray Y = as_output(out, X)
+    if np.PyArray_SIZE(X) == 0:
+        return finished(Y, out)
+    X = in_index_order(X)
+    excess_threshold(X, True, t, &a.upper, &lo, &sum)
+    if sum - sum != 0 and not a.upper == a.upper:
+        scale_by(X, Y, NAN)
+    elif sum <= t:
+        scale_by(X, Y, 0.0)
+    elif t == 0:
+        scale_by(X, Y, 1.0)
+    else:
+        a.lower = -a.upper
+        elementwise(KERNEL_project_box, &a, sizeof(a), MEMORY_ORDER, X, None, None, Y)
+    return finished(Y, out)
+
+
+# ---- total variation and the nuclear norm -----------------------------------------------------------------------
+
+def prox_tv1d(x, lam, step=1.0, *, out=None):
+    r"""Proximal operator of the total variation lam·Σ\|x_{i+1} − x_i\| of a sequence: its nearest piecewise constant.
+
+    Exact and in O(n): the slopes of the taut string through a tube of radius step·lam about the cumulative sums of `x`.
+    Also known as the fused lasso signal approximator.
+
+    Parameters
+    ----------
+    x : array_like
+        One dimension. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    lam : float
+        The weight of the penalty, >= 0.
+    step : float
+        τ, finite and >= 0.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. lam = inf gives the mean everywhere; a NaN or an infinity makes every
+        element NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `x` is not of one dimension, `lam` or `step` is negative or NaN, `step` is infinite, or `out` has another shape
+        than `x` or is read-only.
+
+    Notes
+    -----
+    The string needs room for 48 bytes an element at worst; for ordinary data it touches little of it.
+
+    References
+    ----------
+    .. [1] P. L. Davies and A. Kovac, "Local extremes, runs, strings and multiresolution", Annals of Statistics 29, 2001.
+    .. [2] L. Condat, "A direct algorithm for 1-D total variation denoising", IEEE Signal Processing Letters 20, 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.prox_tv1d(np.array([1.0, 3.0, 2.0, 8.0, 10.0, 9.0]), 1.5)
+    array([2.5, 2.5, 2.5, 8.5, 8.5, 8.5])
+    """
+    cdef prox_tv1d_args a
+    cdef ndarray X = as_floating(x, "x")
+    cdef double t = step_of(step)
+    t = scaled(nonnegative(lam, "lam"), t)
+    if np.PyArray_NDIM(X) != 1:
+        raise ValueError(f"x: got shape {(<object>X).shape}; one dimension is needed")
+    cdef ndarray Y = as_output(out, X)
+    cdef int64_t n = np.PyArray_SIZE(X)
+    if t == 0 or n < 2:
+        scale_by(X, Y, 1.0)
+        return finished(Y, out)
+    X = in_index_order(X)
+    cdef ndarray R = result_beside(X, Y)
+    cdef ndarray workspace = numpy.empty(6 * n)
+    a.x = np.PyArray_DATA(X)
+    a.out = np.PyArray_DATA(R)
+    a.workspace = np.PyArray_DATA(workspace)
+    a.length = n
+    a.lam = min(t, 2.0 ** 1020)
+    over_items(KERNEL_prox_tv1d, dtype_of(X), &a, 1, 1, n)
+    return moved(R, Y, out)
+
+
+def prox_nuclear(x, lam, step=1.0, *, out=None):
+    r"""Proximal operator of lam·‖X‖_*, the sum of a matrix's singular values: each is soft-thresholded at step·lam.
+
+    U·max(Σ − step·lam, 0)·Vᵀ for X = U·Σ·Vᵀ: the nearest matrix of small rank, as L1 gives few nonzeros.
+
+    Parameters
+    ----------
+    x : array_like
+        Two dimensions. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    lam : float
+        The weight of the penalty, >= 0.
+    step : float
+        τ, finite and >= 0.
+    out : ndarray, optional
+        Where to put the result: shape of `x` and dtype of the result. It may be `x` itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; `out` if it was given. lam = inf gives 0; a NaN or an infinity makes every element NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `x` is not of two dimensions, `lam` or `step` is negative or NaN, `step` is infinite, or `out` has another shape
+        than `x` or is read-only.
+
+    Notes
+    -----
+    The work is LAPACK's and BLAS's, through NumPy, in double precision. The bits are theirs, too: they may differ from
+    one machine, BLAS or BLAS thread count to another, unlike those of every other function here.
+
+    With t = step·lam, the eigenvectors V of the smaller Gram matrix, XᵀX or XXᵀ, give the result as X·V·max(1 − t/σ, 0)·Vᵀ
+    without a singular value decomposition. Squaring costs accuracy: the result is off by some ε·σ₁²/t, where ε is 2⁻⁵³ and
+    σ₁ the largest singular value. That way is taken where the bound is below 2⁻³⁰·σ₁ for float32 and 2⁻⁴⁶·σ₁ for float64,
+    that is for t above 2⁻²³·σ₁ or 2⁻⁷·σ₁; otherwise there is a decomposition, whose error is some ε·σ₁.
+
+    References
+    ----------
+    .. [1] J.-F. Cai, E. J. Candès and Z. Shen, "A singular value thresholding algorithm for matrix completion", SIAM
+       Journal on Optimization 20, 2010.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.prox_nuclear(np.diag([3.0, 1.0]), 1.5).round(12)
+    array([[1.5, 0. ],
+           [0. , 0. ]])
+    """
+    cdef ndarray X = as_floating(x, "x")
+    cdef double t = step_of(step)
+    t = scaled(nonnegative(lam, "lam"), t)
+    if np.PyArray_NDIM(X) != 2:
+        raise ValueError(f"x: got shape {(<object>X).shape}; two dimensions are needed")
+    cdef ndarray Y = as_output(out, X)
+    if t == 0 or np.PyArray_SIZE(X) == 0:
+        scale_by(X, Y, 1.0)
+        return finished(Y, out)
+    cdef double largest = float(numpy.abs(X).max()), power
+    if largest - largest != 0:
+        scale_by(X, Y, NAN)
+    elif t == INFINITY or largest == 0:
+        scale_by(X, Y, 0.0)
+    else:
+        # One memory order, and a largest element of about 1, whose square stays in range: exact, by a power of two.
+        power = 2.0 ** -float(numpy.frexp(largest)[1])
+        A = numpy.ascontiguousarray(X, dtype=numpy.float64) * power
+        result = threshold_singular_values(A, t * power, 2.0 ** (23 if np.PyArray_TYPE(X) == np.NPY_FLOAT else 7))
+        numpy.copyto(Y, result / power, casting="same_kind")
+    return finished(Y, out)
+
+
+cdef object threshold_singular_values(object A, double t, double ratio):
+    cdef bint tall = A.shape[0] >= A.shape[1]
+    eigenvalues, V = numpy.linalg.eigh(A.T @ A if tall else A @ A.T)
+    if sqrt(max(eigenvalues[-1], 0.0)) <= ratio * t:
+        kept = eigenvalues > t * t
+        V = V[:, kept]
+        factors = 1 - t / numpy.sqrt(eigenvalues[kept])
+        return (A @ V * factors) @ V.T if tall else V @ (factors[:, None] * (V.T @ A))
+    U, s, Vt = numpy.linalg.svd(A, full_matrices=False)
+    kept = s > t
+    return (U[:, kept] * (s[kept] - t)) @ Vt[kept]
