@@ -983,7 +983,13 @@ cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, obj
     """Groups by label: a table from label to sum where the labels' range is not much larger than their number."""
     if np.PyArray_NDIM(X) != 1:
         raise ValueError(f"groups: got labels for an x of shape {(<object>X).shape}; x of one dimension, or axis=, is needed")
-    cdef object given = numpy.asarray(groups)
+    cdef object given
+    try:
+        given = numpy.asarray(groups)
+    except ValueError as error:
+        raise TypeError(f"groups: got {type(groups).__name__}; it cannot be viewed as an array ({error})") from error
+    if isinstance(groups, numpy.ma.MaskedArray):
+        raise TypeError("groups: got a masked array; its mask would be lost: pass its .data")
     if given.dtype.kind not in "iub" and given.size:
         raise TypeError(f"groups: got dtype {given.dtype}; integer labels are needed")
     if given.shape != (<object>X).shape:
@@ -1555,7 +1561,7 @@ def prox_tv1d(x, lam, step=1.0, *, out=None):
     Examples
     --------
     >>> import numpy as np, fastreg
-    >>> fastreg.prox_tv1d(np.array([1.0, 3.0, 2.0, 8.0, 10.0, 9.0]), 1.5)
+    >>> fastreg.prox_tv1d(np.array([1.0, 3.0, 2.0, 10.0, 8.0, 9.0]), 1.5)
     array([2.5, 2.5, 2.5, 8.5, 8.5, 8.5])
     """
     cdef prox_tv1d_args a

@@ -107,6 +107,35 @@ def box(rng, shape, dtype):
     return normal("x")(rng, shape, dtype) | {"lower": low, "upper": high}
 
 
+def labelled(rng, shape, dtype):
+    """A label in no order for each element, of some eight elements each."""
+    return normal("x")(rng, shape, dtype) | {"groups": rng.integers(-5, shape[0] // 8 + 1, shape)}
+
+
+VECTORS = tuple(shape for shape in ELEMENTWISE if len(shape) == 1)
+NOT_EMPTY = tuple(shape for shape in ELEMENTWISE if 0 not in shape)
+MATRICES = ((2, 3, 5), (1, 1), (4, 0), (0, 4), (5, 130), (130, 5), (33, 17))
+ROWS = (150, 337)
+SORTED = "a rounding or two, and the reference's sum of the few largest elements"
+
+
+def coupled(function: str, ulps: float, why: str, label: str = "", inputs=None, shapes=ELEMENTWISE, large=LARGE, **options):
+    """Operators that take the array, or its groups, as a vector."""
+    return Case(
+        function,
+        inputs or normal("x"),
+        options,
+        out=True,
+        elementwise=False,
+        cancels=True,
+        ulps={np.float32: min(ulps, 4), np.float64: ulps},
+        why=why,
+        shapes=shapes,
+        large=large,
+        label=label,
+    )
+
+
 PROX = [
     prox("soft_threshold", 1, "one subtraction", lam=0.5),
     prox("soft_threshold", 1, "one subtraction", "each", per_feature),
@@ -128,6 +157,23 @@ PROX = [
     prox("project_box", 0, "x or a bound", lower=-0.3, upper=0.8),
     prox("project_box", 0, "x or a bound", "each", box),
     prox("project_linf_ball", 0, "x or ±radius", radius=0.5),
+    coupled("prox_l2", 2, "the factor's rounding and the product's", lam=3.0, step=0.4),
+    coupled("project_l2_ball", 2, "the factor's rounding and the product's", radius=2.0),
+    coupled("project_simplex", 16, SORTED, shapes=NOT_EMPTY, total=2.0),
+    coupled("project_l1_ball", 16, SORTED, radius=2.0),
+    coupled("project_l1_ball", 0, "x itself", "inside", radius=1e6),
+    coupled("prox_linf", 16, SORTED, lam=4.0, step=0.5),
+    coupled("prox_group_lasso", 2, "the factor's rounding and the product's", lam=0.9),
+    coupled("prox_group_lasso", 2, "as for one group", "rows", shapes=MATRICES, large=ROWS, lam=1.5, axis=-1),
+    coupled("prox_group_lasso", 2, "as for one group", "columns", shapes=MATRICES, large=ROWS, lam=1.5, axis=0),
+    coupled("prox_group_lasso", 2, "as for one group", "labels", labelled, shapes=VECTORS, lam=1.5),
+    coupled("prox_sparse_group_lasso", 3, "and the soft threshold's", l1=0.3, lam=0.9),
+    coupled("prox_sparse_group_lasso", 3, "likewise", "rows", shapes=MATRICES, large=ROWS, l1=0.3, lam=1.5, axis=-1),
+    coupled("prox_sparse_group_lasso", 3, "likewise", "columns", shapes=MATRICES, large=ROWS, l1=0.3, lam=1.5, axis=1),
+    coupled("prox_sparse_group_lasso", 3, "likewise", "labels", labelled, shapes=VECTORS, l1=0.3, lam=1.5),
+    coupled("prox_tv1d", 256, "the reference's cumulative sums reach 200", shapes=VECTORS, lam=30.0),
+    coupled("prox_tv1d", 256, "the reference's sums", "steps", shapes=VECTORS, large=(4000,), lam=0.4),
+    coupled("prox_nuclear", 1024, "σ₁²/t, squared in a Gram matrix", shapes=MATRICES[1:], large=(60, 40), lam=2.0),
 ]
 
 # ---- optim -------------------------------------------------------------------------------------------------------
