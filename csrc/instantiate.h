@@ -12,6 +12,7 @@
  *   C(1.5)               a constant of type T
  *   VT                   a vector of T as wide as a register, or where there is none a T; see lanes.h
  *   ABS SQRT COPYSIGN    <math.h> for T
+ *   FN(exp) FN(log1p)    ours, see elementary.h
  *   STREAM(to, from, n)  copies n elements past the caches; a kernel that does so ends with STREAM_END();
  *   WHOLE_LINES(to, n)   how many of n elements end on a whole line of the cache */
 
@@ -78,14 +79,15 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 
 #include "kernels/philox.inc"
 
-#define T float
-#define VT vfloat
-#define BITS uint32_t
-#define SUFFIX f32
-#define LANES 32
-#define ABS fabsf
-#define SQRT sqrtf
-#define COPYSIGN copysignf
+#define T double
+#define VT vdouble
+#define BITS uint64_t
+#define SUFFIX f64
+#define LANES 16
+#define ABS fabs
+#define SQRT sqrt
+#define COPYSIGN copysign
+#include "elementary.h"
 #include "families.h"
 #undef T
 #undef VT
@@ -96,14 +98,15 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #undef SQRT
 #undef COPYSIGN
 
-#define T double
-#define VT vdouble
-#define BITS uint64_t
-#define SUFFIX f64
-#define LANES 16
-#define ABS fabs
-#define SQRT sqrt
-#define COPYSIGN copysign
+#define T float
+#define VT vfloat
+#define BITS uint32_t
+#define SUFFIX f32
+#define LANES 32
+#define ABS fabsf
+#define SQRT sqrtf
+#define COPYSIGN copysignf
+#include "elementary.h"
 #include "families.h"
 
 #undef KERNEL

@@ -3,7 +3,20 @@
 import sys
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
-from fastreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from fastreg._losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    l1_loss,
+    log_softmax,
+    log_softmax_backward,
+    mse_loss,
+    sigmoid,
+    sigmoid_backward,
+    smooth_l1_loss,
+    softmax,
+    softmax_backward,
+)
 from fastreg._norm import batch_norm, batch_norm_backward
 from fastreg._optim import (
     adagrad_step,
@@ -44,6 +57,8 @@ __all__ = [
     "adam_step",
     "batch_norm",
     "batch_norm_backward",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
     "dropout",
     "dropout_backward",
     "dropout_mask",
@@ -54,6 +69,8 @@ __all__ = [
     "hard_threshold",
     "huber_loss",
     "l1_loss",
+    "log_softmax",
+    "log_softmax_backward",
     "mse_loss",
     "project_box",
     "project_l1_ball",
@@ -76,8 +93,12 @@ __all__ = [
     "set_num_threads",
     "sgd_step",
     "show_config",
+    "sigmoid",
+    "sigmoid_backward",
     "smooth_l1_loss",
     "soft_threshold",
+    "softmax",
+    "softmax_backward",
 ]
 
 if "threadpoolctl" in sys.modules:

@@ -2,6 +2,27 @@ from typing import Any, Literal
 
 from numpy.typing import ArrayLike, NDArray
 
+def binary_cross_entropy_with_logits(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    pos_weight: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+    return_grad: bool = False,
+    out: NDArray[Any] | None = None,
+) -> Any: ...
+def cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+    return_grad: bool = False,
+    out: NDArray[Any] | None = None,
+) -> Any: ...
 def huber_loss(
     input: ArrayLike,
     target: ArrayLike,
@@ -40,3 +61,21 @@ def smooth_l1_loss(
     return_grad: bool = False,
     out: NDArray[Any] | None = None,
 ) -> Any: ...
+def sigmoid(
+    x: ArrayLike, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
+def sigmoid_backward(
+    grad: ArrayLike, y: ArrayLike, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
+def softmax(
+    x: ArrayLike, axis: int = -1, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
+def softmax_backward(
+    grad: ArrayLike, y: ArrayLike, axis: int = -1, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
+def log_softmax(
+    x: ArrayLike, axis: int = -1, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
+def log_softmax_backward(
+    grad: ArrayLike, y: ArrayLike, axis: int = -1, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...

@@ -4,9 +4,12 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
 from numpy cimport ndarray
 
+import numpy
+
 from fastreg._arrays cimport (
-    INDEX_ORDER, MEMORY_ORDER, as_floating, as_floating_like, as_output, as_type, check_broadcasts, check_shape,
-    dtype_of, elementwise, finished, nonnegative, overlap, over_items,
+    INDEX_ORDER, MEMORY_ORDER, as_floating, as_floating_like, as_output, as_output_of, as_type, axis_of, check_broadcasts,
+    check_length, check_shape, dtype_of, elementwise, finished, fraction, in_index_order, integer, nonnegative, overlap,
+    over_items,
 )
 from fastreg.fastreg_runtime cimport FASTREG_CHUNK, FASTREG_F32
 
@@ -15,11 +18,19 @@ np.import_array()
 
 cdef extern from "fastreg.h":
     enum:
+        KERNEL_binary_cross_entropy_with_logits
         KERNEL_combine_partials
+        KERNEL_cross_entropy
         KERNEL_huber_loss
         KERNEL_l1_loss
+        KERNEL_log_softmax
+        KERNEL_log_softmax_backward
         KERNEL_mse_loss
+        KERNEL_sigmoid
+        KERNEL_sigmoid_backward
         KERNEL_smooth_l1_loss
+        KERNEL_softmax
+        KERNEL_softmax_backward
 
     ctypedef struct combine_partials_args:
         const double *partials
@@ -34,6 +45,37 @@ cdef extern from "fastreg.h":
         double cap
         double scale
         int stream
+
+    # sigmoid and sigmoid_backward: operands alone.
+    ctypedef struct sigmoid_args:
+        const void *x
+
+    ctypedef struct sigmoid_backward_args:
+        const void *grad
+
+    # log_softmax and log_softmax_backward have the same.
+    ctypedef struct softmax_args:
+        const void *x
+        void *out
+        int64_t width
+
+    ctypedef struct softmax_backward_args:
+        const void *grad
+        const void *y
+        void *out
+        int64_t width
+
+    ctypedef struct cross_entropy_args:
+        const void *x
+        const int64_t *index
+        const void *probabilities
+        const void *weight
+        void *grad
+        double *losses
+        int64_t width
+        int64_t ignore
+        double smoothing
+        double scale
 
 
 cdef enum:
@@ -133,6 +175,62 @@ cdef object pass_over(
     if return_grad:
         return total, finished(G, out)
     return total
+
+
+def binary_cross_entropy_with_logits(
+    input, target, *, pos_weight=None, weight=None, reduction="mean", bint return_grad=False, out=None,
+):
+    r"""Binary cross-entropy of logits: p·t·log(1 + e⁻ˣ) + (1 − t)·log(1 + eˣ), for logits x, labels t.
+
+    The negative log likelihood of t under the probability sigmoid(x); the slope by x is (1 − t)·sigmoid(x) −
+    p·t·sigmoid(−x), which without `pos_weight` p is sigmoid(x) − t. Computed from exp(−\|x\|), so that no logit
+    overflows; an infinite logit on the right side costs 0.
+
+    Parameters
+    ----------
+    input : array_like
+        Logits, any shape. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    target : array_like
+        Labels or probabilities in [0, 1], of the shape of `input`.
+    pos_weight : array_like, optional
+        The weight p of positives, taken in the dtype of the data; broadcasts to `input`.
+    weight : array_like, optional
+        Factors of the unreduced losses, taken in their dtype; broadcasts to `input`.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides the sum by the number of elements, whatever the weights are.
+    return_grad : bool
+        Also return the gradient by `input`, from the same pass over memory.
+    out : ndarray, optional
+        Where to put the array among the results: the gradient of a reduced loss, the losses that are not reduced. It
+        may be `input` or `target` itself.
+
+    Returns
+    -------
+    loss : float or ndarray
+        Terms of either dtype are summed in double precision. The mean of no elements is NaN.
+    grad : ndarray
+        With `return_grad`: of the reduced loss by `input`; with ``reduction="none"``, of each loss by its own element.
+        NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `target` has another shape than `input`, `weight` or `pos_weight` does not broadcast to it, `reduction` is
+        unknown, or `out` has another shape, is read-only, or no result is an array.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> x, t = np.array([-2.0, 0.0, 1000.0]), np.array([0.0, 1.0, 1.0])
+    >>> fastreg.binary_cross_entropy_with_logits(x, t, reduction="none").round(4)
+    array([0.1269, 0.6931, 0.    ])
+    """
+    return pass_over(
+        KERNEL_binary_cross_entropy_with_logits, 0.0, "param", input, target, pos_weight, weight, reduction, return_grad,
+        out,
+    )
 
 
 cdef double positive(object value, str name) except? -1.0:
@@ -353,3 +451,445 @@ def smooth_l1_loss(
         KERNEL_smooth_l1_loss, nonnegative(beta, "beta"), "beta", input, target, None, weight, reduction, return_grad, out,
     )
 
+
+cdef ndarray rows_of(ndarray X, int axis):
+    """`X` with `axis` last, in C order: itself where it is so already."""
+    if axis != np.PyArray_NDIM(X) - 1:
+        X = numpy.moveaxis(X, axis, -1)
+    return in_index_order(X)
+
+
+cdef ndarray place_of_rows(ndarray Y, int axis, ndarray R, ndarray S):
+    """Where to write results for rows R (and S, or None) that are to come to lie in Y: Y itself if it can be."""
+    if axis != np.PyArray_NDIM(Y) - 1 or not np.PyArray_ISCARRAY(Y) \
+            or overlap(Y, R) and np.PyArray_DATA(Y) != np.PyArray_DATA(R) \
+            or S is not None and overlap(Y, S) and np.PyArray_DATA(Y) != np.PyArray_DATA(S):
+        return numpy.empty((<object>R).shape, (<object>R).dtype)
+    return Y
+
+
+cdef object rows_to(ndarray place, ndarray Y, int axis, object out):
+    if place is not Y:
+        numpy.copyto(Y, numpy.moveaxis(place, -1, axis))
+    return finished(Y, out)
+
+
+def cross_entropy(
+    input, target, *, weight=None, label_smoothing=0.0, ignore_index=-100, reduction="mean", bint return_grad=False,
+    out=None,
+):
+    r"""Cross-entropy of logits: −Σ_c q_c·log softmax(x)_c, with q the target's probabilities.
+
+    For a class index y, q_c = w_c·((1 − s)·[c = y] + s/C), for probabilities t, q_c = w_c·((1 − s)·t_c + s/C), with class
+    weights w and label smoothing s; the gradient by x is (Σ q)·softmax(x) − q. A class of which q is 0 does not count,
+    though its logit be −inf.
+
+    Parameters
+    ----------
+    input : array_like
+        Logits, shape (N, C) or (N, C, d1, …): classes on axis 1.
+    target : array_like
+        Class indices, integers of shape (N,) or (N, d1, …), or probabilities, floats of the shape of `input`.
+    weight : array_like, optional
+        A factor for each class, shape (C,), taken in the dtype of the data.
+    label_smoothing : float
+        The share s of each target that goes to all classes alike, in [0, 1].
+    ignore_index : int
+        Targets of this index cost nothing and have no gradient.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides the sum by the summed weights of the target classes (PyTorch's convention), or for
+        probabilities by the number of targets.
+    return_grad : bool
+        Also return the gradient by `input`.
+    out : ndarray, optional
+        Where to put the array among the results: the gradient of a reduced loss, the losses that are not reduced. It
+        may be `input` itself.
+
+    Returns
+    -------
+    loss : float or ndarray
+        Unreduced losses have shape (N,) or (N, d1, …). The mean over no targets is NaN.
+    grad : ndarray
+        With `return_grad`: of the reduced loss by `input`; with ``reduction="none"``, of each loss by its own logits.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `input` has fewer than two dimensions, `target` another shape, an index is neither in [0, C) nor `ignore_index`,
+        `weight` has another shape than (C,), `label_smoothing` is outside [0, 1], or `reduction` or `out` do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> x = np.array([[2.0, 0.0, 0.0], [0.0, 1000.0, 0.0]])
+    >>> fastreg.cross_entropy(x, np.array([0, 1]), reduction="none").round(4)
+    array([0.2395, 0.    ])
+    """
+    cdef cross_entropy_args a
+    cdef int how = reduction_of(reduction)
+    cdef ndarray X = as_floating(input, "input")
+    if np.PyArray_NDIM(X) < 2:
+        raise ValueError(f"input: got shape {(<object>X).shape}; (N, C) or (N, C, d1, …) is needed")
+    if not isinstance(target, ndarray):
+        target = as_indices_or_floating(target)
+    cdef bint indices = target.dtype.kind in "iu"
+    cdef ndarray P = None
+    cdef ndarray Y = None
+    cdef ndarray G = None
+    cdef ndarray L = None
+    cdef ndarray W = None
+    cdef ndarray place = None
+    cdef tuple shape = (<object>X).shape
+    cdef tuple targets = shape[:1] + shape[2:]
+    a.smoothing = fraction(label_smoothing, "label_smoothing")
+    a.ignore = integer(ignore_index, "ignore_index")
+    a.width = np.PyArray_DIM(X, 1)
+    if indices:
+        if target.shape != targets:
+            raise ValueError(f"target: got indices of shape {target.shape}; {targets} is needed")
+        Y = in_index_order(target.astype(numpy.int64, copy=False))
+    else:
+        P = as_floating(target, "target")
+        check_shape(P, X, "target", "input")
+        if np.PyArray_TYPE(X) != np.PyArray_TYPE(P):
+            X = as_type(X, np.NPY_DOUBLE)
+            P = as_type(P, np.NPY_DOUBLE)
+    if weight is not None:
+        W = in_index_order(as_floating_like(weight, X, "weight"))
+        check_length(W, a.width, "weight")
+    cdef int64_t n = np.PyArray_SIZE(Y) if indices else np.PyArray_SIZE(X) // a.width if a.width else 0
+    cdef double counted = check_indices(Y, W, a.width, a.ignore) if indices else <double>n
+    if how == NONE:
+        L = as_output_of(out, targets, np.PyArray_TYPE(X))
+    elif out is not None and not return_grad:
+        raise ValueError(f'out: reduction="{reduction}" without return_grad gives no array; out=None is needed')
+    cdef ndarray R = rows_of(X, 1)
+    if P is not None:
+        P = rows_of(P, 1)
+    if return_grad:
+        G = as_output(None if how == NONE else out, X)
+        place = place_of_rows(G, 1, R, None)
+        if P is not None and overlap(place, P) or W is not None and overlap(place, W) or Y is not None and overlap(place, Y):
+            place = numpy.empty((<object>R).shape, (<object>R).dtype)
+    cdef ndarray losses = numpy.empty(targets)
+    cdef double total
+    cdef combine_partials_args c = [<double *>np.PyArray_DATA(losses), n, counted if how == MEAN else 1.0, &total]
+    a.x = np.PyArray_DATA(R)
+    a.index = NULL if Y is None else <const int64_t *>np.PyArray_DATA(Y)
+    a.probabilities = NULL if P is None else np.PyArray_DATA(P)
+    a.weight = NULL if W is None else np.PyArray_DATA(W)
+    a.grad = NULL if place is None else np.PyArray_DATA(place)
+    a.losses = <double *>np.PyArray_DATA(losses)
+    a.scale = 1.0 / counted if how == MEAN and counted != 0 else 1.0
+    over_items(KERNEL_cross_entropy, dtype_of(X), &a, n, rows_per_block(a.width), np.PyArray_SIZE(X))
+    if how == NONE:
+        numpy.copyto(L, losses, casting="same_kind")
+        loss = finished(L, out)
+        out = None
+    else:
+        over_items(KERNEL_combine_partials, 0, &c, 1, 1, 1)
+        loss = total
+    if return_grad:
+        return loss, rows_to(place, G, 1, out)
+    return loss
+
+
+cdef object as_indices_or_floating(object target):
+    try:
+        if hasattr(target, "__dlpack__") and not hasattr(target, "__array__"):
+            a = numpy.from_dlpack(target)
+        else:
+            a = numpy.asarray(target)
+        if a.dtype.kind in "iu":
+            return a
+    except Exception:
+        pass  # as_floating says what is wrong with it
+    return as_floating(target, "target")
+
+
+cdef int64_t rows_per_block(int64_t width) noexcept:
+    """As many as have the elements of a block of elementwise work."""
+    return 1 if width > 8 * FASTREG_CHUNK else 8 * FASTREG_CHUNK // (width if width else 1)
+
+
+cdef double check_indices(ndarray Y, ndarray W, int64_t width, int64_t ignore) except? -1.0:
+    """The summed weights of the target classes, of those that are not ignored."""
+    cdef const int64_t *y = <const int64_t *>np.PyArray_DATA(Y)
+    cdef int64_t i, n = np.PyArray_SIZE(Y)
+    cdef double sum = 0.0
+    for i in range(n):
+        if y[i] == ignore:
+            continue
+        if not 0 <= y[i] < width:
+            raise ValueError(f"target: got index {y[i]}; [0, {width}) or ignore_index ({ignore}) is allowed")
+        if W is None:
+            sum += 1.0
+        elif np.PyArray_TYPE(W) == np.NPY_FLOAT:
+            sum += (<const float *>np.PyArray_DATA(W))[y[i]]
+        else:
+            sum += (<const double *>np.PyArray_DATA(W))[y[i]]
+    return sum
+
+
+# ---- activations ------------------------------------------------------------------------------------------------
+
+cdef object over_rows(int kernel, object x, object axis, object out):
+    cdef softmax_args a
+    cdef ndarray X = as_floating(x, "x")
+    cdef int k = axis_of(axis, np.PyArray_NDIM(X), "axis")
+    cdef ndarray Y = as_output(out, X)
+    cdef ndarray R = rows_of(X, k)
+    cdef ndarray place = place_of_rows(Y, k, R, None)
+    a.x = np.PyArray_DATA(R)
+    a.out = np.PyArray_DATA(place)
+    a.width = np.PyArray_DIM(X, k)
+    cdef int64_t n = np.PyArray_SIZE(X)
+    if n:
+        over_items(kernel, dtype_of(X), &a, n // a.width, rows_per_block(a.width), n)
+    return rows_to(place, Y, k, out)
+
+
+cdef object over_rows_backward(int kernel, object grad, object y, object axis, object out):
+    cdef softmax_backward_args a
+    cdef ndarray X = as_floating(grad, "grad")
+    cdef ndarray V = as_floating(y, "y")
+    check_shape(V, X, "y", "grad")
+    if np.PyArray_TYPE(X) != np.PyArray_TYPE(V):
+        X = as_type(X, np.NPY_DOUBLE)
+        V = as_type(V, np.NPY_DOUBLE)
+    cdef int k = axis_of(axis, np.PyArray_NDIM(X), "axis")
+    cdef ndarray Y = as_output(out, X)
+    cdef ndarray R = rows_of(X, k)
+    V = rows_of(V, k)
+    cdef ndarray place = place_of_rows(Y, k, R, V)
+    a.grad = np.PyArray_DATA(R)
+    a.y = np.PyArray_DATA(V)
+    a.out = np.PyArray_DATA(place)
+    a.width = np.PyArray_DIM(X, k)
+    cdef int64_t n = np.PyArray_SIZE(X)
+    if n:
+        over_items(kernel, dtype_of(X), &a, n // a.width, rows_per_block(a.width), n)
+    return rows_to(place, Y, k, out)
+
+
+def sigmoid(x, *, out=None):
+    r"""Logistic function 1/(1 + e⁻ˣ).
+
+    Computed from exp(−\|x\|): no overflow, and small results keep their precision. Within 2.5 ulp for float32, 3 for
+    float64 over the whole range, and the same bits on every machine.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype. It may be an input itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`, in [0, 1]. NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        or `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.sigmoid(np.array([-1000.0, 0.0, 2.0])).round(4)
+    array([0.    , 0.5   , 0.8808])
+    """
+    cdef sigmoid_args a
+    cdef ndarray X = as_floating(x, "x")
+    cdef ndarray Y = as_output(out, X)
+    elementwise(KERNEL_sigmoid, &a, 2 * sizeof(void *), MEMORY_ORDER, X, Y)
+    return finished(Y, out)
+
+
+def sigmoid_backward(grad, y, *, out=None):
+    r"""Gradient of `sigmoid` by its input: grad·y·(1 − y).
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient by the result.
+    y : array_like
+        The result of the forward pass.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype. It may be an input itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `grad`.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        the shapes differ, or `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.sigmoid_backward(np.array([1.0]), np.array([0.5]))
+    array([0.25])
+    """
+    cdef sigmoid_backward_args a
+    cdef ndarray X = as_floating(grad, "grad")
+    cdef ndarray V = as_floating(y, "y")
+    check_shape(V, X, "y", "grad")
+    if np.PyArray_TYPE(X) != np.PyArray_TYPE(V):
+        X = as_type(X, np.NPY_DOUBLE)
+        V = as_type(V, np.NPY_DOUBLE)
+    cdef ndarray Y = as_output(out, X)
+    elementwise(KERNEL_sigmoid_backward, &a, 3 * sizeof(void *), MEMORY_ORDER, X, V, Y)
+    return finished(Y, out)
+
+
+def softmax(x, axis=-1, *, out=None):
+    r"""Softmax exp(x − max)/Σ exp(x − max) along an axis.
+
+    No finite input overflows. A row that has a NaN, +inf, or nothing but −inf is NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    axis : int
+        The axis along which the results are one distribution.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype. It may be an input itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; positive, and sums to 1 along `axis`.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `axis` does not exist, or `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.softmax(np.array([0.0, np.log(3.0), -np.inf])).round(4)
+    array([0.25, 0.75, 0.  ])
+    """
+    return over_rows(KERNEL_softmax, x, axis, out)
+
+
+def softmax_backward(grad, y, axis=-1, *, out=None):
+    r"""Gradient of `softmax` by its input: y·(grad − Σ grad·y).
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient by the result.
+    y : array_like
+        The result of the forward pass.
+    axis : int
+        The axis along which the results are one distribution.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype. It may be an input itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `grad`.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `axis` does not exist, the shapes differ, or `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.softmax_backward(np.array([1.0, 0.0]), np.array([0.25, 0.75]))
+    array([ 0.1875, -0.1875])
+    """
+    return over_rows_backward(KERNEL_softmax_backward, grad, y, axis, out)
+
+
+def log_softmax(x, axis=-1, *, out=None):
+    r"""Logarithm of softmax, (x − max) − log Σ exp(x − max), along an axis.
+
+    Unlike the logarithm of `softmax` it keeps its precision where that is small. A row that has a NaN, +inf, or nothing
+    but −inf is NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape. float32 and float64 are kept, float16 is computed as float32, bool and integers as float64.
+    axis : int
+        The axis along which the results are one distribution.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype. It may be an input itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `x`; at most 0.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `axis` does not exist, or `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.log_softmax(np.array([0.0, 1000.0]))
+    array([-1000.,     0.])
+    """
+    return over_rows(KERNEL_log_softmax, x, axis, out)
+
+
+def log_softmax_backward(grad, y, axis=-1, *, out=None):
+    r"""Gradient of `log_softmax` by its input: grad − exp(y)·Σ grad.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient by the result.
+    y : array_like
+        The result of the forward pass.
+    axis : int
+        The axis along which the results are one distribution.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype. It may be an input itself.
+
+    Returns
+    -------
+    ndarray
+        Shape of `grad`.
+
+    Raises
+    ------
+    TypeError
+        An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
+    ValueError
+        `axis` does not exist, the shapes differ, or `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import numpy as np, fastreg
+    >>> fastreg.log_softmax_backward(np.array([1.0, 0.0]), np.log(np.array([0.25, 0.75]))).round(4)
+    array([ 0.75, -0.75])
+    """
+    return over_rows_backward(KERNEL_log_softmax_backward, grad, y, axis, out)

@@ -398,19 +398,20 @@ def weighed(*names: str):
     return inputs
 
 
-def losses(function: str, why: str, ulps: float, **options) -> list[Case]:
+def losses(function: str, why: str, ulps: float, cancels: bool = False, **options) -> list[Case]:
     """The three ways to use an elementwise loss. Its gradient is a factor or two from its slope."""
     pair, both = normal("input", "target"), {"return_grad": True}
     by_dtype = {np.float32: ulps, np.float64: 2 * ulps}  # the reference rounds in f64 as well
     return [
-        Case(function, pair, options | both, elementwise=False, ulps=by_dtype, traffic=(2, 1), why=why),
-        Case(function, pair, options, elementwise=False, ulps=by_dtype, traffic=(2, 0), label="value", why=why),
+        Case(function, pair, options | both, elementwise=False, ulps=by_dtype, cancels=cancels, traffic=(2, 1), why=why),
+        Case(function, pair, options, elementwise=False, ulps=by_dtype, cancels=cancels, traffic=(2, 0), label="value", why=why),
         Case(
             function,
             pair,
             options | both | {"reduction": "none"},
             out=True,
             ulps=by_dtype,
+            cancels=cancels,
             label="each",
             why=why,
         ),
@@ -419,6 +420,7 @@ def losses(function: str, why: str, ulps: float, **options) -> list[Case]:
             weighed("input", "target"),
             options | both | {"reduction": "sum"},
             elementwise=False,
+            cancels=cancels,
             ulps={np.float32: 64, np.float64: 64},
             label="weighed",
             why=why + ", and a sum of some 10^5 terms over its largest",
@@ -426,11 +428,65 @@ def losses(function: str, why: str, ulps: float, **options) -> list[Case]:
     ]
 
 
+def ulps(f32: float, f64: float) -> Mapping[type, float]:
+    return {np.float32: f32, np.float64: f64}
+
+
+ROWS, MANY_ROWS = (*((3, n) for n in (1, 2, 15, 16, 17, 33, 65)), (7,), (2, 0), (0, 3), (2, 3, 5)), (300, 171)
+
+
+def rowwise(function: str, *names: str, why: str) -> list[Case]:
+    """Work along an axis: the last one, and another."""
+    more = {"elementwise": False, "ulps": ulps(8, 16), "shapes": ROWS, "large": MANY_ROWS, "out": True, "why": why}
+    return [
+        Case(function, normal(*names), traffic=(len(names), 1), **more),
+        Case(function, normal(*names), {"axis": 0}, label="axis", **more),
+    ]
+
+
+def logits_and_classes(rng, shape, dtype):
+    classes = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    return normal("input")(rng, shape, dtype) | {"target": classes, "weight": np.asarray(rng.random(shape[1]), dtype)}
+
+
+def logits_and_probabilities(rng, shape, dtype):
+    return normal("input")(rng, shape, dtype) | {"target": np.asarray(rng.random(shape), dtype)}
+
+
 LOSSES = [
     *losses("smooth_l1_loss", "d rounds once and enters squared, three products, one difference", 4, beta=0.75),
     *losses("huber_loss", "d rounds once and enters squared, two products, one difference", 4, delta=0.75),
     *losses("l1_loss", "d rounds once", 2),
     *losses("mse_loss", "d rounds once and enters squared, one product", 3),
+    *losses("binary_cross_entropy_with_logits", "sigmoid less target; logarithms within 3 ulp", 8, cancels=True),
+    Case("sigmoid", normal("x"), out=True, ulps=ulps(2.5, 4), traffic=(1, 1), why="exp within 1 (2) ulp, a sum, a quotient"),
+    Case("sigmoid_backward", normal("grad", "y"), out=True, ulps=ulps(3, 4), traffic=(2, 1), why="1 − y, two products"),
+    *rowwise("softmax", "x", why="terms of Σ and the quotient: 4 roundings and an exp"),
+    *rowwise("log_softmax", "x", why="the largest result is a few times its rounding"),
+    *rowwise("softmax_backward", "grad", "y", why="sums of a few hundred terms of either sign"),
+    *rowwise("log_softmax_backward", "grad", "y", why="sums of a few hundred terms of either sign"),
+    Case(
+        "cross_entropy",
+        logits_and_classes,
+        {"return_grad": True},
+        elementwise=False,
+        ulps=ulps(8, 16),
+        shapes=((1, 1), (5, 3), (3, 33), (2, 65, 3)),
+        large=(300, 171),
+        why="a softmax, and a sum of losses in double",
+    ),
+    Case(
+        "cross_entropy",
+        logits_and_probabilities,
+        {"return_grad": True, "reduction": "none", "label_smoothing": 0.1},
+        out=True,
+        elementwise=False,
+        ulps=ulps(16, 32),
+        shapes=((1, 1), (5, 3), (3, 33), (2, 65, 3)),
+        large=(300, 171),
+        label="probabilities",
+        why="a softmax, and a sum over classes in double",
+    ),
 ]
 
 # ---- distances ---------------------------------------------------------------------------------------------------

@@ -23,7 +23,13 @@ def huber(x, t, delta):
     return d * d / 2 if d < delta else delta * (d - mpmath.mpf(delta) / 2)
 
 
+def logistic(x, t):
+    x, t = mpmath.mpf(x), mpmath.mpf(t)
+    return t * mpmath.log(1 + mpmath.exp(-x)) + (1 - t) * mpmath.log(1 + mpmath.exp(x))
+
+
 DEFINITIONS = {
+    "binary_cross_entropy_with_logits": (logistic, {}),
     "huber_loss": (huber, {"delta": 0.75}),
     "l1_loss": (lambda x, t: abs(mpmath.mpf(x) - mpmath.mpf(t)), {}),
     "mse_loss": (lambda x, t: (mpmath.mpf(x) - mpmath.mpf(t)) ** 2, {}),
@@ -36,7 +42,7 @@ every_loss = pytest.mark.parametrize("name", DEFINITIONS)
 def test_is_its_definition(name):
     definition, options = DEFINITIONS[name]
     rng = np.random.default_rng(1)
-    x, t = rng.normal(size=200) * 2, rng.normal(size=200)
+    x, t = rng.normal(size=200) * 2, rng.random(200)
     got = getattr(fastreg, name)(x, t, reduction="none", **options)
     for g, xi, ti in zip(got, x, t, strict=True):
         wanted = definition(float(xi), float(ti), **options)
@@ -48,7 +54,7 @@ def test_gradient_is_the_derivative(name):
     """Against mpmath's own numerical derivative of the definition."""
     definition, options = DEFINITIONS[name]
     rng = np.random.default_rng(2)
-    x, t = rng.normal(size=50) * 2, rng.normal(size=50)
+    x, t = rng.normal(size=50) * 2, rng.random(50)
     _, grad = getattr(fastreg, name)(x, t, reduction="none", return_grad=True, **options)
     for g, xi, ti in zip(grad, x, t, strict=True):
         wanted = mpmath.diff(lambda v, ti=ti: definition(v, float(ti), **options), float(xi), h=mpmath.mpf("1e-8"))
@@ -178,3 +184,131 @@ def test_large_gradients_are_the_small_ones():
     unaligned = np.empty(x.size + 1, np.float32)[1:]
     assert fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum", out=unaligned)[0] == loss
     assert np.array_equal(unaligned, each)
+
+
+# ---- binary cross-entropy ----------------------------------------------------------------------------------------
+
+
+@every_dtype
+def test_bce_is_stable_and_exact_at_infinity(dtype):
+    x = np.array([1e4, -1e4, 1e4, -1e4, np.inf, -np.inf, np.inf, -np.inf, np.nan], dtype)
+    t = np.array([1, 0, 0, 1, 1, 0, 0, 1, 1], dtype)
+    loss, grad = fastreg.binary_cross_entropy_with_logits(x, t, reduction="none", return_grad=True)
+    np.testing.assert_array_equal(loss, [0, 0, 1e4, 1e4, 0, 0, np.inf, np.inf, np.nan])
+    np.testing.assert_array_equal(grad, [0, 0, 1, -1, 0, 0, 1, -1, np.nan])
+
+
+@pytest.mark.parametrize("x", [30.0, 100.0, 700.0])
+def test_bce_keeps_the_precision_of_small_losses(x):
+    """log(1 + e^−x) is about e^−x, far below the spacing of 1."""
+    got = fastreg.binary_cross_entropy_with_logits([x], [1.0])
+    assert abs(got - mpmath.log1p(mpmath.exp(-x))) <= 1e-15 * got
+
+
+def test_bce_weight_of_positives():
+    rng = np.random.default_rng(6)
+    x, t, p = rng.normal(size=(4, 3)), rng.random((4, 3)), np.array([0.5, 1.0, 3.0])
+    loss, grad = fastreg.binary_cross_entropy_with_logits(x, t, pos_weight=p, reduction="none", return_grad=True)
+    np.testing.assert_allclose(loss, p * t * np.log1p(np.exp(-x)) + (1 - t) * np.log1p(np.exp(x)), rtol=1e-13)
+    np.testing.assert_allclose(grad, (1 - t) / (1 + np.exp(-x)) - p * t / (1 + np.exp(x)), rtol=1e-13, atol=1e-16)
+    with pytest.raises(ValueError, match="pos_weight"):
+        fastreg.binary_cross_entropy_with_logits(x, t, pos_weight=np.ones(4))
+
+
+# ---- cross-entropy -----------------------------------------------------------------------------------------------
+
+
+def entropy(x, q):
+    """−Σ q·log softmax(x) over the last axis, in mpmath."""
+    losses = []
+    for row, share in zip(x.reshape(-1, x.shape[-1]), q.reshape(-1, x.shape[-1]), strict=True):
+        log_sum = mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in row.tolist()))
+        losses.append(mpmath.fsum(s * (log_sum - v) for v, s in zip(row.tolist(), share.tolist(), strict=True) if s))
+    return losses
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("kind", ["indices", "probabilities"])
+def test_cross_entropy_is_its_definition(kind, weighed, smoothing):
+    rng = np.random.default_rng(7)
+    x, w = rng.normal(size=(6, 37)) * 4, rng.random(37) if weighed else np.ones(37)
+    index, t = rng.integers(0, 37, 6), rng.dirichlet(np.ones(37), 6)
+    target = index if kind == "indices" else t
+    q = w * ((1 - smoothing) * (np.eye(37)[index] if kind == "indices" else t) + smoothing / 37)
+    options = {"weight": w if weighed else None, "label_smoothing": smoothing}
+    each, slope = fastreg.cross_entropy(x, target, reduction="none", return_grad=True, **options)
+    wanted = entropy(x, q)
+    assert max(abs(g - e) for g, e in zip(each, wanted, strict=True)) <= 1e-13
+    p = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    np.testing.assert_allclose(slope, q.sum(-1, keepdims=True) * p - q, rtol=1e-12, atol=1e-15)
+    divisor = w[index].sum() if kind == "indices" else 6
+    mean, grad = fastreg.cross_entropy(x, target, return_grad=True, **options)
+    assert abs(mean - mpmath.fsum(wanted) / divisor) <= 1e-13
+    np.testing.assert_allclose(grad, slope / divisor, rtol=1e-12, atol=1e-15)
+    assert abs(fastreg.cross_entropy(x, target, reduction="sum", **options) - mpmath.fsum(wanted)) <= 1e-12
+
+
+@every_dtype
+def test_cross_entropy_has_classes_on_axis_1(dtype):
+    rng = np.random.default_rng(8)
+    x, target = rng.normal(size=(2, 5, 3, 4)).astype(dtype), rng.integers(0, 5, (2, 3, 4))
+    loss, grad = fastreg.cross_entropy(x, target, return_grad=True)
+    flat = np.moveaxis(x, 1, -1).reshape(-1, 5)
+    wanted, slope = fastreg.cross_entropy(flat, target.ravel(), return_grad=True)
+    assert loss == wanted
+    assert np.array_equal(np.moveaxis(grad, 1, -1).reshape(-1, 5), slope)
+    assert fastreg.cross_entropy(x, target, reduction="none").shape == (2, 3, 4)
+    for out in (np.empty_like(x), x.copy(), np.asfortranarray(x)):
+        assert fastreg.cross_entropy(x, target, return_grad=True, out=out)[1] is out
+        assert np.array_equal(out, grad)
+
+
+@every_dtype
+def test_cross_entropy_ignores_what_it_is_told_to(dtype):
+    x = np.random.default_rng(9).normal(size=(4, 3)).astype(dtype)
+    target = np.array([0, -100, 2, -100])
+    loss, grad = fastreg.cross_entropy(x, target, return_grad=True)
+    wanted, slope = fastreg.cross_entropy(x[::2], target[::2], return_grad=True)
+    assert loss == wanted
+    assert np.array_equal(grad[::2], slope)
+    assert not grad[1::2].any()
+    assert math.isnan(fastreg.cross_entropy(x, np.full(4, -100)))
+    assert fastreg.cross_entropy(x, np.full(4, 7), ignore_index=7, reduction="sum") == 0.0
+
+
+@every_dtype
+def test_cross_entropy_is_stable(dtype):
+    x = np.array([[1e4, -1e4, 0], [-np.inf, 0, -np.inf], [0, -1e4, 1e4]], dtype)
+    loss, grad = fastreg.cross_entropy(x, np.array([0, 1, 0]), reduction="none", return_grad=True)
+    np.testing.assert_array_equal(loss, np.array([0, 0, 1e4], dtype))
+    np.testing.assert_array_equal(grad, [[0, 0, 0], [0, 0, 0], [-1, 0, 1]])
+    one_hot = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], dtype)
+    np.testing.assert_array_equal(fastreg.cross_entropy(x, one_hot, reduction="none"), loss)
+    assert fastreg.cross_entropy(x, np.array([1, 0, 1]), reduction="none")[1] == np.inf
+
+
+def test_cross_entropy_in_place_of_its_probabilities():
+    rng = np.random.default_rng(10)
+    x, t = rng.normal(size=(4, 3)), rng.dirichlet(np.ones(3), 4)
+    wanted = fastreg.cross_entropy(x, t, return_grad=True)[1]
+    assert np.array_equal(fastreg.cross_entropy(x, t, return_grad=True, out=t)[1], wanted)
+
+
+def test_cross_entropy_bad_calls_are_refused():
+    x, y = np.zeros((4, 3)), np.array([0, 1, 2, 0])
+    for kind, word, more in (
+        (ValueError, "input", {"input": np.zeros(3)}),
+        (ValueError, "target", {"target": y[:3]}),
+        (ValueError, "target", {"target": np.array([0, 1, 3, 0])}),
+        (ValueError, "target", {"target": np.array([0, 1, -1, 0])}),
+        (ValueError, "target", {"target": np.zeros((4, 2))}),
+        (TypeError, "target", {"target": np.zeros((4, 3), complex)}),
+        (ValueError, "weight", {"weight": np.ones(4)}),
+        (ValueError, "label_smoothing", {"label_smoothing": 1.5}),
+        (TypeError, "ignore_index", {"ignore_index": 1.5}),
+        (ValueError, "reduction", {"reduction": "average"}),
+        (ValueError, "out", {"out": np.zeros((4, 3))}),
+    ):
+        with pytest.raises(kind, match=word):
+            fastreg.cross_entropy(**({"input": x, "target": y} | more))

@@ -8,7 +8,20 @@ computes in float64 and rounds once at the end, so that its own rounding does no
 # A module that has the name of a function (dropout, norm) comes before the function does: importing
 # a submodule binds its name here, and the function must be bound last.
 from .dropout import dropout, dropout_backward, dropout_mask
-from .losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from .losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    l1_loss,
+    log_softmax,
+    log_softmax_backward,
+    mse_loss,
+    sigmoid,
+    sigmoid_backward,
+    smooth_l1_loss,
+    softmax,
+    softmax_backward,
+)
 from .norm import batch_norm, batch_norm_backward
 from .optim import (
     adagrad_step,
@@ -46,6 +59,8 @@ __all__ = [
     "adam_step",
     "batch_norm",
     "batch_norm_backward",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
     "dropout",
     "dropout_backward",
     "dropout_mask",
@@ -55,6 +70,8 @@ __all__ = [
     "hard_threshold",
     "huber_loss",
     "l1_loss",
+    "log_softmax",
+    "log_softmax_backward",
     "mse_loss",
     "project_box",
     "project_l1_ball",
@@ -75,6 +92,10 @@ __all__ = [
     "prox_tv1d",
     "rmsprop_step",
     "sgd_step",
+    "sigmoid",
+    "sigmoid_backward",
     "smooth_l1_loss",
     "soft_threshold",
+    "softmax",
+    "softmax_backward",
 ]
