@@ -120,7 +120,8 @@ def binary_cross_entropy_with_logits(
     with np.errstate(invalid="ignore", under="ignore", over="ignore"):
         far = np.where(wrong == 0, 0, wrong * np.abs(x))
         loss = (yes + no) * np.log1p(np.exp(-np.abs(x))) + far
-        slope = no * sigmoid(x) - yes * sigmoid(-x)
+        pull = wrong - (yes + no) * sigmoid(-np.abs(x))  # no·sigmoid(x) − yes·sigmoid(−x)
+        slope = np.where(x < 0, -pull, pull)
     return _reduced(loss, slope, dtype, weight, reduction, return_grad, out)
 
 
