@@ -226,8 +226,8 @@ compared with fastreg's before it is timed. f32 unless a row says f64.
     if company:
         text += f"\n## Beside {cpus()} busy processes\n\n" + "\n".join(in_company(company, cpus()))
     if streams:
-        text += "\n## When non-temporal stores pay\n\nCopying f32 on one core by the limit's loops: alone, and where the copy is "
-        text += "read at once, as by a program's next step.\n\n" + "\n".join(when_to_stream(streams)) + "\n"
+        text += "\n## When non-temporal stores pay\n\nCopying f32 on one core by the limit's loops: alone, and where "
+        text += "the copy is read at once, as by a program's next step.\n\n" + "\n".join(when_to_stream(streams)) + "\n"
     (HERE / "REPORT.md").write_text(text.rstrip() + "\n")
 
 
