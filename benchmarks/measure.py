@@ -55,10 +55,11 @@ class Limit:
         self.passes = {n: i for n, i in self.passes.items() if c.limit_runs_here(i)}
 
     def contenders(self, reads, writes, in_place, nbytes, threads, then_read=False):
-        # Memory as NumPy hands it out: all large arrays begin at one place of a page. Ones, not zeros: pages of
-        # zeros that nobody has written are one page of the system's, always in the cache.
+        # Memory as NumPy hands it out: all large arrays begin at one place of a page. Random bits: pages of zeros that
+        # nobody has written are one page, always in the cache, and there are machines that move constants faster.
         nbytes = -(-nbytes // 256) * 256
-        arrays = [np.ones(nbytes + 64, np.uint8) for _ in range(reads + (0 if in_place else writes))]
+        bits = np.random.default_rng(1).integers(256, size=min(nbytes + 64, 2**22), dtype=np.uint8)
+        arrays = [np.resize(bits, nbytes + 64) for _ in range(reads + (0 if in_place else writes))]
         where = [-(-a.ctypes.data // 64) * 64 for a in arrays]
         read = (ctypes.c_void_p * reads)(*where[:reads])
         write = (ctypes.c_void_p * max(writes, 1))(*(where[:writes] if in_place else where[reads:]))
