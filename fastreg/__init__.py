@@ -1,5 +1,6 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
+from fastreg import penalties
 import sys
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
@@ -72,6 +73,7 @@ __all__ = [
     "log_softmax",
     "log_softmax_backward",
     "mse_loss",
+    "penalties",
     "project_box",
     "project_l1_ball",
     "project_l2_ball",
