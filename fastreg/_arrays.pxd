@@ -24,6 +24,7 @@ cdef uint64_t unsigned64(object value, str name) except? 0
 cdef int axis_of(object axis, int ndim, str name) except -1
 cdef tuple axes_of(object axis, int ndim, str name)
 
+cdef bint same_shape(ndarray a, ndarray b) noexcept
 cdef int check_shape(ndarray x, ndarray like, str name, str like_name) except -1
 cdef int check_length(ndarray x, int64_t length, str name) except -1
 cdef int check_broadcasts(ndarray x, ndarray to, str name, str to_name) except -1
@@ -42,6 +43,7 @@ cdef enum:
     SMALL = 4096      # elements below which releasing the GIL costs more than it gives
 
 cdef int dtype_of(ndarray x) noexcept
+cdef void extent(ndarray x, char **low, char **high) noexcept
 cdef bint overlap(ndarray a, ndarray b) noexcept
 cdef ndarray in_index_order(ndarray x)
 

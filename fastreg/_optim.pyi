@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -86,3 +87,17 @@ def ftrl_init_z(
     l2: float = 0.0,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]: ...
+def clip_grad_norm_(grads: Sequence[NDArray[Any]], max_norm: float, *, error_if_nonfinite: bool = False) -> float: ...
+
+RULES: tuple[str, ...]
+
+class Steps:
+    params: list[NDArray[Any]]
+    state: list[list[NDArray[Any] | None]]
+    lock: Any
+    count: int
+    def __init__(self, rule: str, params: list[NDArray[Any]], state: list[list[NDArray[Any] | None]]) -> None: ...
+    def check(self, group: dict[str, Any]) -> None: ...
+    def step(
+        self, groups: list[dict[str, Any]], sizes: list[int], grads: Any, skip_nonfinite: bool
+    ) -> bool: ...

@@ -1,22 +1,28 @@
 """Fused updates of parameters and their state, in place: one pass over memory each."""
-from libc.math cimport sqrt
+from cpython.ref cimport PyObject
+from libc.math cimport isfinite, sqrt
 from libc.stdint cimport int64_t, intptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, strlen
 cimport numpy as np
 from numpy cimport ndarray
+
+import threading
 
 import numpy
 
 from fastreg._arrays cimport (
-    MEMORY_ORDER, as_floating, as_floating_like, as_output, as_state, as_type, as_updated, check_disjoint, check_shape,
-    dtype_of, elementwise, finished, fraction, integer, nonnegative, over_items, positive,
+    INDEX_ORDER, MEMORY_ORDER, SMALL, as_floating, as_floating_like, as_output, as_state, as_type, as_updated,
+    check_disjoint, check_shape, dtype_of, elementwise, extent, finished, fraction, integer, nonnegative, over_items, plan,
+    positive, same_shape,
 )
+from fastreg.fastreg_runtime cimport FASTREG_CHUNK, FASTREG_F64, FASTREG_MAX_DIMS, fastreg_walk, roles_of, run_elementwise
 
 np.import_array()
 
 
 cdef extern from "fastreg.h":
     enum:
-        FASTREG_CHUNK
         KERNEL_sgd_step
         KERNEL_adam_step
         KERNEL_adagrad_step
@@ -24,6 +30,10 @@ cdef extern from "fastreg.h":
         KERNEL_ftrl_step
         KERNEL_ftrl_step_sparse
         KERNEL_ftrl_init_z
+        KERNEL_sum_squares
+        KERNEL_any_nonfinite
+        KERNEL_scale_in_place
+        KERNEL_combine_partials
 
     ctypedef struct sgd_step_args:
         double lr
@@ -78,6 +88,25 @@ cdef extern from "fastreg.h":
         double per_alpha
         double shrink
         double l1
+
+    ctypedef struct sum_squares_args:
+        const void *x
+        double *partials
+        double scale
+
+    ctypedef struct any_nonfinite_args:
+        const void *x
+        double *partials
+
+    ctypedef struct scale_in_place_args:
+        void *x
+        double factor
+
+    ctypedef struct combine_partials_args:
+        const double *partials
+        int64_t count
+        double divisor
+        double *total
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------
@@ -231,7 +260,8 @@ def sgd_step(
     decoupled : bool
         Shrink the weights by lr·weight_decay before the step, apart from momentum.
     l1 : float
-        >= 0, the factor of ‖w‖₁.
+        >= 0, the factor of ‖w‖₁. The threshold acts once at each step, apart from momentum, where a gradient acts
+        1/(1 − momentum) times: with momentum, steps come to rest at a minimum of loss + l1·(1 − momentum)·‖w‖₁.
 
     Raises
     ------
@@ -318,8 +348,9 @@ def adam_step(
         the step as η_t·(alpha·m/(√v + eps) + λ·w): with lr = η_t·alpha as here and in PyTorch, its λ is
         alpha·weight_decay.
     l1 : float
-        >= 0, the factor of ‖w‖₁. The threshold is lr·l1 for every weight, not scaled by √v: l1 means the same for
-        all of them, as decoupled decay does.
+        >= 0. The threshold is lr·l1 for every weight, not scaled by √v, as decoupled decay is not. A weight stays
+        zero while the mean of its gradient is less than l1 times its root mean square, about: l1 is a number between
+        0 and 1 here, whatever the scale of the loss.
 
     Raises
     ------
@@ -715,3 +746,411 @@ def ftrl_init_z(param, n=None, *, alpha=0.1, beta=1.0, l1=0.0, l2=0.0, out=None)
     cdef ndarray Z = as_output(out, P)
     elementwise(KERNEL_ftrl_init_z, &a, sizeof(a), MEMORY_ORDER, P, N, Z)
     return finished(Z, out)
+
+
+# ---- many tensors -----------------------------------------------------------------------------------------------
+
+ctypedef union any_args:
+    sgd_step_args sgd
+    adam_step_args adam
+    adagrad_step_args adagrad
+    rmsprop_step_args rmsprop
+    ftrl_step_args ftrl
+    sum_squares_args sum_squares
+    any_nonfinite_args any_nonfinite
+    scale_in_place_args scale_in_place
+
+
+cdef class Job:
+    """One kernel over many tensors as one job of the pool: its walks, their arguments and strides."""
+
+    cdef int kernel, operands, order
+    cdef int64_t count
+    cdef size_t size
+    cdef fastreg_walk *walks
+    cdef any_args *args
+    cdef intptr_t *strides
+
+    def __cinit__(self, int kernel, size_t size, int order, int64_t count):
+        self.kernel, self.size, self.order, self.count = kernel, size, order, count
+        self.operands = <int>strlen(roles_of(kernel))
+        self.walks = <fastreg_walk *>calloc(<size_t>count + 1, sizeof(fastreg_walk))
+        self.args = <any_args *>calloc(<size_t>count + 1, sizeof(any_args))
+        # Read where a tensor is not contiguous; the pages of the others are never touched.
+        self.strides = <intptr_t *>calloc(<size_t>(count * self.operands) + 1, FASTREG_MAX_DIMS * sizeof(intptr_t))
+        if self.walks is NULL or self.args is NULL or self.strides is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.walks)
+        free(self.args)
+        free(self.strides)
+
+    cdef object plan(self, int64_t k, PyObject **operands):
+        """See `_arrays.plan`; the numbers behind the pointers stay as they are."""
+        return plan(
+            &self.walks[k], self.strides + k * self.operands * FASTREG_MAX_DIMS, self.kernel, &self.args[k], self.size,
+            self.order, operands, self.operands,
+        )
+
+    cdef void plan_contiguous(self, int64_t k, ndarray like) noexcept:
+        """What `plan` comes to for operands that all are C-contiguous and apart."""
+        cdef fastreg_walk *walk = &self.walks[k]
+        walk.kernel, walk.dtype, walk.ordered, walk.ndim = self.kernel, dtype_of(like), self.order, 0
+        walk.n, walk.args, walk.args_size = np.PyArray_SIZE(like), &self.args[k], self.size
+
+    cdef void set_numbers(self, int64_t k, any_args *numbers) noexcept:
+        cdef size_t pointers = <size_t>self.operands * sizeof(void *)
+        memcpy(<char *>&self.args[k] + pointers, <char *>numbers + pointers, self.size - pointers)
+
+    cdef void run(self) noexcept:
+        cdef int64_t k, elements = 0
+        for k in range(self.count):
+            elements += self.walks[k].n
+        if elements < SMALL:
+            run_elementwise(self.walks, self.count)
+        else:
+            with nogil:
+                run_elementwise(self.walks, self.count)
+
+
+cdef class Partials:
+    """A number for each chunk of each tensor, in one buffer, and their sum in order."""
+
+    cdef double *data
+    cdef int64_t count
+
+    def __cinit__(self, int64_t count):
+        self.count = count
+        self.data = <double *>calloc(<size_t>count + 1, sizeof(double))
+        if self.data is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef double sum(self):
+        cdef double total
+        cdef combine_partials_args a = [self.data, self.count, 1.0, &total]
+        over_items(KERNEL_combine_partials, FASTREG_F64, &a, 1, 1, 1)
+        return total
+
+
+cdef inline int64_t chunks_of(ndarray x) noexcept:
+    return (np.PyArray_SIZE(x) + FASTREG_CHUNK - 1) // FASTREG_CHUNK
+
+
+cdef double sum_over(int kernel, list tensors, double scale):
+    """The sum over all elements of all tensors that `sum_squares` or `any_nonfinite` stands for."""
+    cdef int64_t k, chunks = 0
+    cdef ndarray x
+    cdef PyObject *operand
+    for x in tensors:
+        chunks += chunks_of(x)
+    cdef Partials partials = Partials(chunks)
+    cdef Job job = Job(kernel, sizeof(sum_squares_args), INDEX_ORDER, len(tensors))
+    chunks = 0
+    for k in range(job.count):
+        x = tensors[k]
+        job.args[k].sum_squares.partials = partials.data + chunks
+        job.args[k].sum_squares.scale = scale
+        operand = <PyObject *>x
+        job.plan(k, &operand)
+        chunks += chunks_of(x)
+    job.run()
+    return partials.sum()
+
+
+def clip_grad_norm_(grads, max_norm, *, error_if_nonfinite=False):
+    r"""Scale gradients, in place, so that the norm of all of them together is at most `max_norm`.
+
+    With N the Euclidean norm of all elements of all gradients, they are multiplied by max_norm/(N + 1e-6) if that is
+    less than 1, as in ``torch.nn.utils.clip_grad_norm_``. Two passes over memory, or one where nothing is clipped.
+
+    Parameters
+    ----------
+    grads : list of ndarray
+        Of float32 or float64, any shapes and layouts; updated in place.
+    max_norm : float
+        >= 0.
+    error_if_nonfinite : bool
+        Raise where N is infinite or NaN. Otherwise the gradients are then left as they are: scaled, they would be zeros
+        and NaN. ``step(grads, skip_nonfinite=True)`` skips such a step.
+
+    Returns
+    -------
+    float
+        N, before clipping; summed in double, whatever the dtype. Never inf for finite gradients whose norm a double
+        holds.
+
+    Raises
+    ------
+    TypeError
+        `grads` is not a list or tuple of writeable arrays of float32 or float64.
+    ValueError
+        `max_norm` is negative or NaN, gradients share memory, or N is not finite and `error_if_nonfinite`. Nothing is
+        changed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.optim import clip_grad_norm_
+    >>> g = [np.array([3.0]), np.array([4.0, 0.0])]
+    >>> clip_grad_norm_(g, 1.0)
+    5.0
+    >>> g[0].round(6), g[1].round(6)
+    (array([0.6]), array([0.8, 0. ]))
+    """
+    cdef list tensors = listed(grads, "grads")
+    cdef double limit = nonnegative(max_norm, "max_norm")
+    cdef int64_t k
+    for k in range(len(tensors)):
+        as_updated(tensors[k], f"grads[{k}]")
+    spans_of(tensors, "grads")
+    cdef double scale = 1.0, norm = sqrt(sum_over(KERNEL_sum_squares, tensors, scale))
+    # Squares that overflow or underflow: once more, a power of two smaller or larger.
+    if norm > 1e150 or norm < 1e-140:
+        scale = 2.0**-600 if norm > 1e150 else 2.0**500
+        norm = sqrt(sum_over(KERNEL_sum_squares, tensors, scale)) / scale
+    if not isfinite(norm):
+        if error_if_nonfinite:
+            raise ValueError(f"grads: got a norm of {norm}; with error_if_nonfinite a finite one is needed")
+        return norm
+    cdef double factor = limit / (norm + 1e-6)
+    cdef Job job
+    cdef PyObject *operand
+    if factor < 1.0:
+        job = Job(KERNEL_scale_in_place, sizeof(scale_in_place_args), MEMORY_ORDER, len(tensors))
+        for k in range(job.count):
+            job.args[k].scale_in_place.factor = factor
+            operand = <PyObject *>tensors[k]
+            job.plan(k, &operand)
+        job.run()
+    return norm
+
+
+cdef list listed(object given, str name):
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(f"{name}: got {type(given).__name__}; a list of arrays is needed")
+    return list(given)
+
+
+cdef list spans_of(list arrays, str name):
+    """The memory of arrays that are updated, as disjoint pairs (first, one past the last) in order of address.
+
+    ValueError if two arrays share an element. Arrays that interleave (columns of one matrix) share a span.
+    """
+    cdef char *low
+    cdef char *high
+    cdef list extents = [], spans = [], open_ = []
+    cdef int64_t k
+    for k in range(len(arrays)):
+        extent(arrays[k], &low, &high)
+        if low != high:
+            extents.append((<size_t>low, <size_t>high, k))
+    extents.sort()
+    for start, end, k in extents:
+        open_ = [(e, j) for e, j in open_ if e > start]
+        for _, j in open_:
+            try:
+                shared = numpy.shares_memory(arrays[j], arrays[k], max_work=100_000)
+            except numpy.exceptions.TooHardError:
+                shared = True
+            if shared:
+                j, i = sorted((j, k))
+                raise ValueError(f"{name}: {name}[{j}] and {name}[{i}] share memory; each is updated in place")
+        open_.append((end, k))
+        if spans and spans[len(spans) - 1][1] > start:
+            first, last = spans.pop()
+            start, end = first, max(last, end)
+        spans.append((start, end))
+    return spans
+
+
+RULES = ("sgd_step", "adam_step", "adagrad_step", "rmsprop_step", "ftrl_step")
+
+cdef enum:
+    SGD
+    ADAM
+    ADAGRAD
+    RMSPROP
+    FTRL
+
+cdef int KERNELS[5]
+KERNELS[:] = [KERNEL_sgd_step, KERNEL_adam_step, KERNEL_adagrad_step, KERNEL_rmsprop_step, KERNEL_ftrl_step]
+
+cdef size_t SIZES[5]
+SIZES[:] = [
+    sizeof(sgd_step_args), sizeof(adam_step_args), sizeof(adagrad_step_args), sizeof(rmsprop_step_args),
+    sizeof(ftrl_step_args),
+]
+
+
+cdef class Steps:
+    """What the objects of `fastreg.optim` do at each step: one update of many tensors.
+
+    `params` is a list of arrays, `state` a list as long of lists of arrays, those that come after the gradient in the
+    operands of the update named `rule`; None for a momentum buffer until it is first needed. `count` is the number of
+    steps made. What does not change from one step to the next is worked out once, so that a tensor costs some tens of
+    nanoseconds beside its arithmetic.
+    """
+
+    cdef readonly list params, state
+    cdef readonly object lock  # held during a step
+    cdef public int64_t count
+    cdef int rule, states
+    cdef Job job
+    cdef size_t *low
+    cdef size_t *high
+    cdef int64_t spans
+
+    def __cinit__(self):
+        self.low = self.high = NULL
+
+    def __init__(self, str rule, list params, list state):
+        cdef int64_t k
+        self.rule = RULES.index(rule)
+        self.lock = threading.Lock()
+        for k in range(len(params)):
+            as_updated(params[k], f"params[{k}]")
+        self.params, self.state, self.count = params, state, 0
+        self.job = Job(KERNELS[self.rule], SIZES[self.rule], MEMORY_ORDER, len(params))
+        self.states = self.job.operands - 2
+        spans = spans_of(params, "params")
+        self.spans = len(spans)
+        self.low = <size_t *>calloc(<size_t>self.spans + 1, sizeof(size_t))
+        self.high = <size_t *>calloc(<size_t>self.spans + 1, sizeof(size_t))
+        if self.low is NULL or self.high is NULL:
+            raise MemoryError
+        for k in range(self.spans):
+            self.low[k], self.high[k] = spans[k]
+
+    def __dealloc__(self):
+        free(self.low)
+        free(self.high)
+
+    cdef int set_group(self, any_args *a, dict group, int64_t t) except -1:
+        """The numbers of a group for step t, checked."""
+        cdef object lr
+        if self.rule == SGD:
+            set_sgd(&a.sgd, group["lr"], group["momentum"], group["dampening"], group["nesterov"],
+                    group["weight_decay"], group["decoupled"], group["l1"])
+        elif self.rule == ADAM:
+            try:
+                beta1, beta2 = group["betas"]
+            except (TypeError, ValueError):
+                raise TypeError(f"betas: got {group['betas']!r}; a pair of numbers is needed") from None
+            set_adam(&a.adam, t, group["lr"], beta1, beta2, group["eps"], group["weight_decay"],
+                     group["decoupled"], group["l1"])
+        elif self.rule == ADAGRAD:
+            lr = nonnegative(group["lr"], "lr") / (1 + (t - 1) * nonnegative(group["lr_decay"], "lr_decay"))
+            set_adagrad(&a.adagrad, lr, group["eps"], group["weight_decay"], group["l1"])
+        elif self.rule == RMSPROP:
+            set_rmsprop(&a.rmsprop, group["lr"], group["alpha"], group["eps"], group["momentum"],
+                        group["weight_decay"], group["l1"])
+        else:
+            set_ftrl(&a.ftrl.per_alpha, &a.ftrl.shrink, &a.ftrl.l1, group["alpha"], group["beta"], group["l1"], group["l2"])
+        return 0
+
+    def check(self, dict group):
+        """Raise if a number of the group is not allowed."""
+        cdef any_args a
+        self.set_group(&a, group, 1)
+
+    cdef bint touches_params(self, ndarray x, int64_t *near) noexcept:
+        """Whether x may share memory with a parameter; `near` is the answer's place among the spans, and a first guess."""
+        cdef char *low
+        cdef char *high
+        cdef int64_t first = near[0], last = self.spans, middle
+        extent(x, &low, &high)
+        if not self.is_first_after(first, <size_t>low):
+            first = 0
+            while first < last:
+                middle = (first + last) // 2
+                if self.high[middle] > <size_t>low:
+                    last = middle
+                else:
+                    first = middle + 1
+            near[0] = first
+        return first < self.spans and self.low[first] < <size_t>high
+
+    cdef inline bint is_first_after(self, int64_t k, size_t address) noexcept:
+        """Whether span k is the first that ends after the address."""
+        return (k == 0 or self.high[k - 1] <= address) and (k == self.spans or self.high[k] > address)
+
+    def step(self, list groups, list sizes, grads, bint skip_nonfinite):
+        """Update all tensors, or none: `sizes[i]` tensors by the numbers of `groups[i]`. Whether it was done."""
+        if not isinstance(grads, (list, tuple)):
+            raise TypeError(f"grads: got {type(grads).__name__}; a list with an array for each parameter is needed")
+        if len(grads) != self.job.count:
+            raise ValueError(f"grads: got {len(grads)} gradients; {self.job.count} are needed, one for each parameter")
+        with self.lock:
+            return self.locked_step(groups, sizes, grads, skip_nonfinite)
+
+    cdef bint locked_step(self, list groups, list sizes, object grads, bint skip_nonfinite) except -1:
+        cdef Job job = self.job
+        cdef any_args numbers
+        cdef PyObject *operands[5]
+        cdef void **pointers
+        cdef int64_t k = 0, end = 0, near = 0, i
+        cdef int s, states
+        cdef ndarray P, G, S
+        cdef list kept = [], of, copies, finite = []
+        cdef dict fresh = {}
+        cdef bint has_buffer, first, direct
+        cdef object g
+        for i in range(len(groups)):
+            self.set_group(&numbers, groups[i], self.count + 1)
+            has_buffer = (self.rule == SGD and numbers.sgd.momentum != 0) \
+                or (self.rule == RMSPROP and numbers.rmsprop.momentum != 0)
+            # The last state is the momentum buffer, where there is one.
+            states = self.states - 1 if self.rule in (SGD, RMSPROP) and not has_buffer else self.states
+            end += sizes[i]
+            while k < end:
+                P, of, g = self.params[k], self.state[k], grads[k]
+                if not np.PyArray_ISWRITEABLE(P):
+                    raise TypeError(f"params[{k}]: got a read-only array; it is updated in place: a writeable one is needed")
+                direct = np.PyArray_CheckExact(g) and np.PyArray_TYPE(g) == np.PyArray_TYPE(P) and np.PyArray_ISCARRAY_RO(g)
+                if direct:
+                    G = g
+                else:
+                    G = as_floating_like(g, P, f"grads[{k}]")
+                    kept.append(G)
+                if not same_shape(G, P):
+                    check_shape(G, P, f"grads[{k}]", f"params[{k}]")
+                if self.touches_params(G, &near):
+                    G = np.PyArray_NewCopy(G, np.NPY_KEEPORDER)
+                    kept.append(G)
+                direct = direct and np.PyArray_ISCARRAY(P)
+                operands[0], operands[1] = <PyObject *>P, <PyObject *>G
+                pointers = <void **>&job.args[k]
+                pointers[0], pointers[1] = np.PyArray_DATA(P), np.PyArray_DATA(G)
+                first = False
+                for s in range(self.states):
+                    operands[2 + s] = pointers[2 + s] = NULL
+                    if s < states:
+                        S = of[s]
+                        if S is None:
+                            S = fresh[k] = numpy.zeros_like(P, subok=False)
+                            first = True
+                        direct = direct and np.PyArray_ISCARRAY(S)
+                        operands[2 + s], pointers[2 + s] = <PyObject *>S, np.PyArray_DATA(S)
+                if direct:
+                    job.plan_contiguous(k, P)
+                else:
+                    copies = job.plan(k, operands)
+                    if copies is not None:
+                        kept.append(copies)
+                job.set_numbers(k, &numbers)
+                if first and self.rule == SGD:
+                    job.args[k].sgd.undamped = 1.0
+                if skip_nonfinite:
+                    finite.append(G)
+                k += 1
+        if skip_nonfinite and sum_over(KERNEL_any_nonfinite, finite, 1.0) != 0:
+            return False
+        for i, buffer in fresh.items():
+            self.state[i][self.states - 1] = buffer
+        job.run()
+        self.count += 1
+        return True
