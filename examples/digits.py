@@ -16,6 +16,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -229,20 +230,21 @@ def learn(run, seed):
     return train, test, network.weights()
 
 
-def time_epochs(run, repeats=15):
-    """Seconds an epoch, of BACKEND and of fastreg.reference taking turns.
+def time_epoch(run, repeats=20):
+    """Seconds an epoch, of BACKEND and of fastreg.reference.
 
-    The shortest of each counts: on a busy machine the others are longer, the more so the longer an epoch takes.
+    They take turns batch by batch, and the median step counts: on a busy machine a whole epoch is seldom left in peace.
     """
     data = Data(0)
     networks = [Network(run, 0, backend) for backend in (BACKEND, reference)]
-    times = [[], []]
+    steps = [[], []]
     for _ in range(repeats):
-        for network, taken in zip(networks, times, strict=True):
-            start = time.perf_counter()
-            epoch(network, data)
-            taken.append(time.perf_counter() - start)
-    return map(min, times)
+        for batch in data.batches():
+            for network, taken in zip(networks, steps, strict=True):
+                start = time.perf_counter()
+                network.train_step(*batch)
+                taken.append(time.perf_counter() - start)
+    return (TRAIN // BATCH * median(taken) for taken in steps)
 
 
 def experiment(seeds):
@@ -256,7 +258,7 @@ def experiment(seeds):
                 curves.append(learn(run, seed))
                 progress.advance(bar)
             train, test, weights = map(np.array, zip(*curves, strict=True))
-            results.append(Result(run, train, test, weights, *time_epochs(run)))
+            results.append(Result(run, train, test, weights, *time_epoch(run)))
     return results
 
 
