@@ -47,6 +47,9 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
 enum {
     MAX_WORKERS = 511,
@@ -56,7 +59,7 @@ enum {
 #define SPIN_NS 100000LL      /* how long an idle worker stays awake */
 #define STALL_NS 300000LL     /* a wait for claimed blocks beyond this, and beyond the job's own time, is a stall */
 #define RETREAT 16            /* times the stall: how long calls stay serial after it, so that stalls cost ~1/16 */
-#define LONGEST_NS 1000000000LL
+#define LONGEST_NS 100000000LL
 
 typedef struct {
     fastreg_block *work;
@@ -74,11 +77,13 @@ typedef struct {
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t posted;
-    int workers, sleeping; /* under lock */
+    int workers, sleeping;     /* under lock */
+    pid_t asleep[MAX_WORKERS]; /* under lock: those who sleep */
     job jobs[JOBS];        /* under lock but for their atomics */
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .posted = PTHREAD_COND_INITIALIZER};
 
 static atomic_uint generation;   /* of posts: what an awake worker watches */
+static atomic_int poster;        /* the thread of the last post */
 static atomic_int num_threads;   /* 0: not yet asked */
 static atomic_int ignore_cutoffs;
 static int atfork_registered; /* under lock; survives the fork, as the handlers do */
@@ -190,9 +195,49 @@ static job *open_job(void)
     return NULL;
 }
 
+/* A woken thread is often put on the CPU of the one that woke it, above all in a virtual machine, where an idle CPU
+ * looks taken; there it waits for its caller to be done, or for the next balancing, milliseconds away. So a caller
+ * takes its own CPU out of the mask of a worker that it wakes, and the worker, once it runs, puts it back. */
+#if defined(__linux__)
+static void keep_off_this_cpu(const pid_t *asleep, int count)
+{
+    int cpu = sched_getcpu();
+    cpu_set_t others;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others))
+        return;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others))
+        for (int k = 0; k < count; k++)
+            sched_setaffinity(asleep[k], sizeof others, &others);
+}
+
+static void allow_all_cpus_of_poster(void)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(atomic_load(&poster), sizeof allowed, &allowed) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+static pid_t thread_id(void) { return (pid_t)syscall(SYS_gettid); }
+#else
+static void keep_off_this_cpu(const pid_t *asleep, int count) { (void)asleep, (void)count; }
+static void allow_all_cpus_of_poster(void) {}
+static pid_t thread_id(void) { return 0; }
+#endif
+
+/* Under lock. */
+static void wake_up(pid_t self)
+{
+    int k = 0;
+    while (pool.asleep[k] != self)
+        k++;
+    pool.asleep[k] = pool.asleep[--pool.sleeping];
+}
+
 static void *worker(void *unused)
 {
     (void)unused;
+    const pid_t self = thread_id();
     (void)fpmode_enter(); /* inherited from whoever made the first call */
     pthread_mutex_lock(&pool.lock);
     for (;;) {
@@ -208,16 +253,23 @@ static void *worker(void *unused)
             continue;
         }
         pthread_mutex_unlock(&pool.lock);
+        /* The system may have put this thread on its caller's CPU: whoever else can run goes first. */
         int64_t until = now_ns() + SPIN_NS;
-        do
-            for (int k = 0; k < 64 && atomic_load_explicit(&generation, memory_order_relaxed) == seen; k++)
+        while (atomic_load_explicit(&generation, memory_order_relaxed) == seen && now_ns() < until) {
+            for (int k = 0; k < 32 && atomic_load_explicit(&generation, memory_order_relaxed) == seen; k++)
                 pause_briefly();
-        while (atomic_load_explicit(&generation, memory_order_relaxed) == seen && now_ns() < until);
+            sched_yield();
+        }
         pthread_mutex_lock(&pool.lock);
-        while (atomic_load(&generation) == seen) {
-            pool.sleeping++;
-            pthread_cond_wait(&pool.posted, &pool.lock);
-            pool.sleeping--;
+        if (atomic_load(&generation) == seen) {
+            pool.asleep[pool.sleeping++] = self;
+            do
+                pthread_cond_wait(&pool.posted, &pool.lock);
+            while (atomic_load(&generation) == seen);
+            wake_up(self);
+            pthread_mutex_unlock(&pool.lock);
+            allow_all_cpus_of_poster();
+            pthread_mutex_lock(&pool.lock);
         }
     }
     return NULL;
@@ -283,6 +335,7 @@ static job *post(fastreg_block *work, const void *context, int64_t blocks, int h
     pthread_mutex_lock(&pool.lock);
     start_workers(helpers);
     job *j = NULL;
+    int wake = 0;
     for (int k = 0; k < JOBS && !j; k++)
         if (!pool.jobs[k].open && pool.jobs[k].inside == 0)
             j = &pool.jobs[k];
@@ -297,13 +350,17 @@ static job *post(fastreg_block *work, const void *context, int64_t blocks, int h
         j->seats = helpers;
         j->open = 1;
         atomic_fetch_add(&generation, 1);
-        int wake = pool.sleeping < helpers ? pool.sleeping : helpers;
-        while (wake-- > 0)
-            pthread_cond_signal(&pool.posted);
+        wake = pool.sleeping < helpers ? pool.sleeping : helpers;
+        if (wake) {
+            atomic_store(&poster, thread_id());
+            keep_off_this_cpu(pool.asleep, pool.sleeping);
+        }
     }
     else
         j = NULL;
     pthread_mutex_unlock(&pool.lock);
+    while (wake-- > 0)
+        pthread_cond_signal(&pool.posted);
     return j;
 }
 
