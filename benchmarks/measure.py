@@ -33,6 +33,9 @@ LEAST_SAMPLES, MOST_SAMPLES = 7, 300
 # Threads of OpenMP and XLA spin for some milliseconds after a call; on all cores the next contender
 # would be measured against them.
 REST = 5e-3
+# After the rest everybody's threads are asleep; a training loop's are not. Each turn on all cores starts with this
+# many seconds of calls that are not counted.
+WARM = 1e-3
 
 
 class Limit:
@@ -77,12 +80,15 @@ class Limit:
         return {f"limit: {name}": contender(i) for name, i in passes.items()}
 
 
-def timed(call, before=lambda: None):
-    """The seconds of n calls, after one that is not counted."""
+def timed(call, warm, before=lambda: None):
+    """The seconds of n calls, after one, and `warm` seconds of them, that are not counted."""
 
     def seconds(n):
         before()
+        until = time.perf_counter() + warm
         call.once()
+        while time.perf_counter() < until:
+            call.once()
         start = time.perf_counter()
         call.loop(n)
         return time.perf_counter() - start
@@ -147,13 +153,14 @@ def measure(row, shape, dtype, threads, budget, limit):
         return {**inputs, **own, **row.options, **({"out": np.empty_like(like)} if row.out else {})}
 
     contenders, results = {}, {}
+    warm = WARM if threads > 1 else 0.0
 
     def enter(name, call, args, before=lambda: None):
         got = first(call.once())
         if got is None:
             got = args["out"] if row.out else args[row.updates[0]]
         results[name] = np.asarray(got).reshape(np.shape(results.get("fastreg", got)))
-        contenders[name] = timed(call, before)
+        contenders[name] = timed(call, warm, before)
 
     function = getattr(fastreg, row.function)
     args = arguments()
@@ -161,7 +168,7 @@ def measure(row, shape, dtype, threads, budget, limit):
     ours = peers.Call(function, *bound.args, **bound.kwargs)
     enter("fastreg", ours, args, lambda: fastreg.set_num_threads(threads))
     if threads > 1:
-        contenders["1 thread"] = timed(ours, lambda: fastreg.set_num_threads(1))
+        contenders["1 thread"] = timed(ours, warm, lambda: fastreg.set_num_threads(1))
     elif fastreg.show_config(mode="dicts")["isa"] == "avx512":
 
         def avx2(n):
@@ -178,7 +185,7 @@ def measure(row, shape, dtype, threads, budget, limit):
             enter(library, call, args)
     if row.traffic == (1, 1) or size <= 1000:
         out = {"out": np.empty_like(like)} if row.out or row.updates else {}
-        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out))
+        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out), warm)
     if size > 1000 and (row.out or row.updates or row.traffic != (1, 1)):
         nbytes = size * np.dtype(dtype).itemsize
         contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads)
@@ -210,8 +217,8 @@ def busy(threads, calls=1000):
     torchs = peers.PEERS["soft_threshold"]["torch"](**args)
     contenders = {}
     for n in (1, threads):
-        contenders[f"fastreg, {n}"] = timed(ours, lambda n=n: fastreg.set_num_threads(n))
-        contenders[f"torch, {n}"] = timed(torchs, lambda n=n: peers.torch().set_num_threads(n))
+        contenders[f"fastreg, {n}"] = timed(ours, 0.0, lambda n=n: fastreg.set_num_threads(n))
+        contenders[f"torch, {n}"] = timed(torchs, 0.0, lambda n=n: peers.torch().set_num_threads(n))
     samples = {name: [] for name in contenders}
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads)]
     try:
