@@ -32,7 +32,7 @@ cdef extern from "fastreg.h":
         KERNEL_ftrl_init_z
         KERNEL_sum_squares
         KERNEL_any_nonfinite
-        KERNEL_scale_in_place
+        KERNEL_scale_by
         KERNEL_combine_partials
 
     ctypedef struct sgd_step_args:
@@ -98,8 +98,7 @@ cdef extern from "fastreg.h":
         const void *x
         double *partials
 
-    ctypedef struct scale_in_place_args:
-        void *x
+    ctypedef struct scale_by_args:
         double factor
 
     ctypedef struct combine_partials_args:
@@ -758,7 +757,7 @@ ctypedef union any_args:
     ftrl_step_args ftrl
     sum_squares_args sum_squares
     any_nonfinite_args any_nonfinite
-    scale_in_place_args scale_in_place
+    scale_by_args scale_by
 
 
 cdef class Job:
@@ -918,13 +917,13 @@ def clip_grad_norm_(grads, max_norm, *, error_if_nonfinite=False):
         return norm
     cdef double factor = limit / (norm + 1e-6)
     cdef Job job
-    cdef PyObject *operand
+    cdef PyObject *operands[2]
     if factor < 1.0:
-        job = Job(KERNEL_scale_in_place, sizeof(scale_in_place_args), MEMORY_ORDER, len(tensors))
+        job = Job(KERNEL_scale_by, sizeof(scale_by_args), MEMORY_ORDER, len(tensors))
         for k in range(job.count):
-            job.args[k].scale_in_place.factor = factor
-            operand = <PyObject *>tensors[k]
-            job.plan(k, &operand)
+            job.args[k].scale_by.factor = factor
+            operands[0] = operands[1] = <PyObject *>tensors[k]
+            job.plan(k, operands)
         job.run()
     return norm
 
