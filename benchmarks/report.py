@@ -232,12 +232,16 @@ compared with fastreg's before it is timed. f32 unless a row says f64.
 
 
 def picture(measured):
-    """A dot a contender, a line a row and shape: how much of the limit each reaches, on one core and on all."""
+    """A dot a contender, a line a row and shape: how much of the limit each reaches, on one core and on all.
+
+    Of rows that have peers; all rows are in the table.
+    """
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
+    measured = {threads: [line for line in lines if peers_of(line)] for threads, lines in measured.items()}
     colours = {"numpy": "#4e79a7", "numba": "#59a14f", "torch": "#e15759", "jax": "#b07aa1"}
     keys = [(line["row"], tuple(line["shape"])) for line in next(iter(measured.values())) if line["dtype"] == "f4"]
     where, labels, y, last = {}, [], 0.0, None
@@ -289,7 +293,7 @@ def picture(measured):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="", help="print the rows whose name holds this; write nothing")
-    parser.add_argument("--seconds", default="0.1", help="for each contender of a row at a shape")
+    parser.add_argument("--seconds", default="0.08", help="for each contender of a row at a shape")
     parser.add_argument("--save", help="keep the measurements in this JSON file")
     parser.add_argument("--load", help="measure nothing, write the report of a saved file")
     options = parser.parse_args()

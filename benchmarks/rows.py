@@ -111,7 +111,7 @@ ROWS = [
 ]
 LISTED = {row.function for row in ROWS}
 ROWS += [
-    Row(case.function, case.label, case.inputs, case.options, case.traffic, case.inplace, case.out)
+    Row(case.function, case.label, case.inputs, case.options, case.traffic, case.inplace, case.out, shapes=SIZES[:2])
     for case in CASES
     if case.traffic and case.function not in LISTED
 ]
