@@ -164,6 +164,9 @@ cdef double real(object value, str name) except? -1.0:
         return PyFloat_AsDouble(value)
     if isinstance(value, ndarray) and value.ndim:
         raise wrong_type(name, f"an array of shape {value.shape}", "a real number is needed")
+    # float() would take the real part of NumPy's complex numbers, and read its text.
+    if isinstance(value, (ndarray, numpy.generic)) and value.dtype.kind not in "biuf":
+        raise wrong_type(name, f"dtype {value.dtype}", "a real number is needed")
     try:
         return PyFloat_AsDouble(value)
     except (TypeError, ValueError):
