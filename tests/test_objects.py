@@ -1,4 +1,4 @@
-"""What the compiler and the linker made: no wide instruction where every CPU runs, nothing shared between instruction sets.
+"""What the compiler and the linker made: no wide instruction where every CPU runs, nothing shared.
 
 AVX code that leaks into the baseline through an inline or weak function crashes older machines only (numpy#25274,
 opencv#19020), so it is looked for in the built files.
