@@ -34,6 +34,7 @@ class Case:
         inputs, or of 1.
     shapes, large: the shapes for the laws; `large` must need several blocks of the pool.
     traffic: arrays read and written per element, for the benchmark's limit; None: no benchmark row.
+    wide: results are float64 whatever the dtype of the inputs.
     label: tells Cases of one function apart.
     """
 
@@ -50,6 +51,7 @@ class Case:
     large: tuple[int, ...] = LARGE
     traffic: tuple[int, int] | None = None
     label: str = ""
+    wide: bool = False
 
     @property
     def id(self) -> str:
@@ -119,7 +121,9 @@ ROWS = (150, 337)
 SORTED = "a rounding or two, and the reference's sum of the few largest elements"
 
 
-def coupled(function: str, ulps: float, why: str, label: str = "", inputs=None, shapes=ELEMENTWISE, large=LARGE, **options):
+def coupled(
+    function: str, ulps: float, why: str, label: str = "", inputs=None, shapes=ELEMENTWISE, large=LARGE, **options
+):
     """Operators that take the array, or its groups, as a vector."""
     return Case(
         function,
@@ -383,6 +387,174 @@ NORM = [
         options={"training": False},
         ulps=4,
         why="a sum",
+    ),
+]
+
+
+def per_slice(*names: str, axes: int = 1, groups: int = 0, rms: bool = False):
+    """Data, parameters of elements or (with groups) of channels, and the statistics of the forward pass."""
+
+    def inputs(rng, shape, dtype):
+        arrays = {"x": np.asarray(rng.standard_normal(shape) + 3, dtype)}
+        if "grad" in names:
+            arrays = {"grad": np.asarray(rng.standard_normal(shape), dtype)} | arrays
+        wide = arrays["x"].astype(np.float64)
+        if groups:
+            wide = wide.reshape(shape[0], groups, -1)
+        over = tuple(range(wide.ndim - (1 if groups else axes), wide.ndim))
+        if "mean" in names:
+            arrays["mean"] = wide.mean(over).astype(dtype)
+        if "rstd" in names:
+            square = (wide * wide).mean(over) if rms else wide.var(over)
+            arrays["rstd"] = (1 / np.sqrt(square + 1e-5)).astype(dtype)
+        for name in {"weight", "bias"} & set(names):
+            own = shape[1:2] if groups else shape[len(shape) - axes :]
+            arrays[name] = np.asarray(rng.standard_normal(own) + 0.5, dtype)
+        if "running" in names:
+            arrays["running_mean"] = np.asarray(rng.standard_normal(shape[1]), dtype)
+            arrays["running_var"] = np.asarray(rng.random(shape[1]) + 0.5, dtype)
+        return {name: np.asarray(array) for name, array in sorted(arrays.items(), key=lambda item: item[0] != "grad")}
+
+    return inputs
+
+
+def slice_norms(function: str, label: str, inputs, shapes, large, ulps: float = 3, **more: Any) -> Case:
+    backward = function.endswith("_backward")
+    options = {
+        "out": not backward,
+        "elementwise": False,
+        "ulps": {np.float32: 2 * ulps if backward else ulps, np.float64: 64},
+        "why": STEPS + ("; the reference does not find again what rounding took from the mean" if backward else ""),
+        "options": {},
+    }
+    return Case(function, inputs, label=label, shapes=shapes, large=large, **(options | more))
+
+
+ROWS, WIDE, PLANES = ((9, 48), (2, 3, 48), (1, 48), (5, 1, 48)), ((2, 20000), (1, 20000)), ((3, 6, 40), (2, 2, 6, 40))
+IMAGES = ((4, 6), (2, 3, 5), (2, 6, 4, 5), (3, 6, 70), (2, 3, 9000))
+SIGNALS = ((4, 6, 5), (2, 6, 4, 5), (3, 2, 70), (1, 2, 9000))
+STATS = {"return_stats": True}
+NORM += [
+    Case(
+        "batch_norm_stats",
+        normalised("x"),
+        elementwise=False,
+        wide=True,
+        ulps={np.float32: 8, np.float64: 64},
+        why="f64 results of f32 sums of four, an n-th root of whose error is left; the reference's own sums",
+        shapes=NORM[0].shapes,
+        large=(1100, 50),
+    ),
+    Case(
+        "fold_batch_norm",
+        lambda rng, shape, dtype: {
+            "weight": np.asarray(rng.standard_normal(shape), dtype),
+            **{n: np.asarray(rng.random(shape[0]) + 0.5, dtype) for n in ("bias", "mean", "var", "gamma", "beta")},
+        },
+        elementwise=False,
+        why="rounded once, and the same operations in f64",
+        ulps={np.float32: 1, np.float64: 4},
+        shapes=((3, 5), (4,), (2, 3, 3, 3)),
+        large=(300, 400),
+    ),
+    slice_norms(
+        "layer_norm",
+        "",
+        per_slice("x", "weight", "bias"),
+        ROWS,
+        (1300, 48),
+        traffic=(1, 1),
+        options=STATS | {"normalized_shape": 48},
+    ),
+    slice_norms("layer_norm", "wide", per_slice("x", "weight"), WIDE, (5, 20000), options={"normalized_shape": 20000}),
+    slice_norms(
+        "layer_norm",
+        "planes",
+        per_slice("x", axes=2),
+        PLANES,
+        (300, 6, 40),
+        options={"normalized_shape": (6, 40), "eps": 0.5},
+    ),
+    slice_norms(
+        "layer_norm_backward", "", per_slice("grad", "x", "mean", "rstd", "weight"), ROWS, (1300, 48), traffic=(2, 1)
+    ),
+    slice_norms("layer_norm_backward", "wide", per_slice("grad", "x", "mean", "rstd"), WIDE, (130, 20000)),
+    slice_norms(
+        "layer_norm_backward",
+        "planes",
+        per_slice("grad", "x", "mean", "rstd", "weight", axes=2),
+        ((3, 6, 40), (2, 6, 40)),
+        (300, 6, 40),
+    ),
+    slice_norms(
+        "rms_norm",
+        "",
+        per_slice("x", "weight"),
+        ROWS,
+        (1300, 48),
+        traffic=(1, 1),
+        options=STATS | {"normalized_shape": 48},
+    ),
+    slice_norms(
+        "rms_norm_backward", "", per_slice("grad", "x", "rstd", "weight", rms=True), ROWS, (1300, 48), traffic=(2, 1)
+    ),
+    slice_norms(
+        "group_norm",
+        "",
+        per_slice("x", "weight", "bias", groups=3),
+        IMAGES,
+        (9, 12, 500),
+        traffic=(1, 1),
+        options=STATS | {"num_groups": 3},
+    ),
+    slice_norms(
+        "group_norm_backward",
+        "",
+        per_slice("grad", "x", "mean", "rstd", "weight", groups=3),
+        IMAGES,
+        (70, 12, 100),
+        traffic=(2, 1),
+    ),
+    slice_norms(
+        "group_norm_backward",
+        "plain",
+        per_slice("grad", "x", "mean", "rstd", groups=2),
+        ((4, 6), (2, 4, 5), (2, 6, 4, 5)),
+        (150, 12, 40),
+    ),
+    slice_norms(
+        "instance_norm",
+        "",
+        per_slice("x", "weight", "bias", "running", groups=1),
+        SIGNALS,
+        (9, 12, 500),
+        options=STATS,
+        inplace=("running_mean", "running_var"),
+        traffic=(1, 1),
+    ),
+    slice_norms(
+        "instance_norm",
+        "inference",
+        per_slice("x", "weight", "running", groups=1),
+        SIGNALS,
+        (9, 12, 500),
+        options=STATS | {"use_input_stats": False},
+    ),
+    slice_norms(
+        "instance_norm_backward",
+        "",
+        per_slice("grad", "x", "mean", "rstd", "weight", groups=2),
+        tuple(s for s in SIGNALS if s[1] == 2),
+        (70, 2, 700),
+        traffic=(2, 1),
+    ),
+    slice_norms(
+        "instance_norm_backward",
+        "inference",
+        per_slice("grad", "x", "mean", "rstd", "weight", groups=2),
+        tuple(s for s in SIGNALS if s[1] == 2),
+        (70, 2, 700),
+        options={"use_input_stats": False},
     ),
 ]
 

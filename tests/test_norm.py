@@ -1,5 +1,7 @@
 """Normalisation: what only this family promises."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import DTYPES, ISAS
@@ -225,3 +227,212 @@ def test_every_way_through_the_kernels_gives_the_same_bits(dtype, shape, pool):
             for layout in (np.ascontiguousarray, np.asfortranarray, lambda a: a[::-1].copy()[::-1]):
                 for got, want in zip(both(layout(x), layout(grad)), wanted, strict=True):
                     assert np.array_equal(got, want)
+
+
+# ---- layer, RMS, group and instance norm -------------------------------------------------------------------------
+
+
+def slice_oracle(x, weight, bias, grad, *, eps, rms=False):
+    """Of rows: y, mean, rstd, grad_x from the definition, as in `oracle`."""
+    wide = np.longdouble
+    weight, bias, grad = weight.astype(wide), bias.astype(wide), grad.astype(wide)
+    origin = x[:, :1].astype(wide) * (0 if rms else 1)
+    d = x.astype(wide) - origin
+    m = 0 if rms else d.mean(1, keepdims=True)
+    rstd = 1 / np.sqrt(((d - m) ** 2).mean(1, keepdims=True) + wide(eps))
+    xhat = (d - m) * rstd
+    v = grad * weight
+    through_mean = 0 if rms else v.mean(1, keepdims=True)
+    grad_x = rstd * (v - through_mean - xhat * (v * xhat).mean(1, keepdims=True))
+    return (
+        xhat * weight + (0 if rms else bias),
+        (m + origin)[:, 0],
+        rstd[:, 0],
+        grad_x,
+        (grad * xhat).sum(0),
+        grad.sum(0),
+    )
+
+
+ROWS = [(3, 2), (5, 40), (70, 33), (9, 768), (2, 20000)]
+
+
+@every_dtype
+@pytest.mark.parametrize("ratio", [0, 3, 1e3, 1e6, -1e6])
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_layer_norm_is_exact_for_any_mean(dtype, ratio, shape):
+    x, weight, bias, grad = example(shape, dtype, ratio)
+    wanted = slice_oracle(x, weight, bias, grad, eps=1e-5)
+    y, mean, rstd = fastreg.layer_norm(x, shape[1], weight, bias, return_stats=True)
+    got = fastreg.layer_norm_backward(grad, x, mean, rstd, weight)
+    assert ulps(y, wanted[0]) <= BOUND[dtype]
+    assert ulps(rstd, wanted[2]) <= BOUND[dtype]
+    assert ratio == 0 or ulps(mean, wanted[1]) <= 1
+    terms = grad * weight * wanted[2][:, np.newaxis]
+    assert ulps(got[0], wanted[3], terms) <= BOUND[dtype]
+    assert ulps(got[1], wanted[4], grad) <= 2 * BOUND[dtype]
+    assert ulps(got[2], wanted[5], grad) <= BOUND[dtype]
+
+
+@every_dtype
+@pytest.mark.parametrize("scale", [1, 1e30, 1e-30])
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_rms_norm_is_exact(dtype, scale, shape):
+    x, weight, bias, grad = example(shape, dtype, 0.5)
+    x = x * dtype(scale)
+    wanted = slice_oracle(x, weight, bias, grad, eps=0.0, rms=True)
+    y, rstd = fastreg.rms_norm(x, shape[1], weight, eps=0.0, return_stats=True)
+    assert ulps(y, wanted[0]) <= BOUND[dtype]
+    if scale == 1:
+        got = fastreg.rms_norm_backward(grad, x, rstd, weight)
+        assert ulps(got[0], wanted[3], grad * weight * wanted[2][:, np.newaxis]) <= BOUND[dtype]
+        assert ulps(got[1], wanted[4], grad) <= 2 * BOUND[dtype]
+
+
+@every_dtype
+def test_constant_rows_give_the_bias(dtype):
+    bias = np.asarray(np.random.default_rng(2).standard_normal(6), dtype)
+    for value in (0.1, 1e30, -7.3e-12):
+        x = np.full((4, 6, 50), value, dtype)
+        assert np.array_equal(fastreg.layer_norm(x[..., 0], 6, None, bias), np.broadcast_to(bias, (4, 6)))
+        wanted = np.broadcast_to(bias[:, np.newaxis], x.shape)
+        assert np.array_equal(fastreg.group_norm(x, 2, None, bias), wanted)
+        assert np.array_equal(fastreg.instance_norm(x, None, None, None, bias), wanted)
+
+
+def test_group_and_instance_norm_are_layer_norms_of_their_slices():
+    x, weight, bias, _ = example((3, 6, 40), np.float64, 2.0)
+    rows = fastreg.layer_norm(x.reshape(9, 80), 80).reshape(x.shape)
+    along = (1, 6, 1)
+    assert np.allclose(fastreg.group_norm(x, 3, weight, bias), rows * weight.reshape(along) + bias.reshape(along))
+    rows = fastreg.layer_norm(x, 40)
+    assert np.allclose(fastreg.instance_norm(x, None, None, weight), rows * weight.reshape(along))
+
+
+def test_gradients_of_slices_are_those_of_central_differences():
+    rng = np.random.default_rng(3)
+    calls = (
+        ((3, 5), lambda x, w, b: fastreg.layer_norm(x, 5, w, b, return_stats=True), fastreg.layer_norm_backward, 5),
+        ((2, 4, 3), lambda x, w, b: fastreg.group_norm(x, 2, w, b, return_stats=True), fastreg.group_norm_backward, 4),
+        ((2, 4, 17), lambda x, w, b: fastreg.group_norm(x, 2, w, b, return_stats=True), fastreg.group_norm_backward, 4),
+        (
+            (2, 3, 5),
+            lambda x, w, b: fastreg.instance_norm(x, None, None, w, b, return_stats=True),
+            fastreg.instance_norm_backward,
+            3,
+        ),
+        ((3, 5), lambda x, w, b: fastreg.rms_norm(x, 5, w, return_stats=True), fastreg.rms_norm_backward, 5),
+    )
+    for shape, forward, backward, parameters in calls:
+        x, grad = rng.standard_normal(shape), rng.standard_normal(shape)
+        weight, bias = rng.standard_normal(parameters), rng.standard_normal(parameters)
+        _, *statistics = forward(x, weight, bias)
+        for array, gradient in zip((x, weight, bias), backward(grad, x, *statistics, weight), strict=False):
+            for index in np.ndindex(array.shape):
+                kept, sides = array[index], []
+                for step in (1e-5, -1e-5):
+                    array[index] = kept + step
+                    sides.append((forward(x, weight, bias)[0] * grad).sum())
+                array[index] = kept
+                assert abs((sides[0] - sides[1]) / 2e-5 - gradient[index]) < 1e-7, backward.__name__
+
+
+def test_bad_calls_of_slices_name_the_argument():
+    x, v = np.zeros((2, 6, 4)), np.zeros(6)
+    for name, call in (
+        ("normalized_shape", lambda: fastreg.layer_norm(x, 6)),
+        ("normalized_shape", lambda: fastreg.layer_norm(x, ())),
+        ("normalized_shape", lambda: fastreg.rms_norm(x, (2, 6, 4, 1))),
+        ("weight", lambda: fastreg.layer_norm(x, 4, v)),
+        ("bias", lambda: fastreg.layer_norm(x, 4, None, v)),
+        ("eps", lambda: fastreg.rms_norm(x, 4, eps=-1)),
+        ("num_groups", lambda: fastreg.group_norm(x, 4)),
+        ("num_groups", lambda: fastreg.group_norm(x, 0)),
+        ("weight", lambda: fastreg.group_norm(x, 3, np.zeros(3))),
+        ("x", lambda: fastreg.group_norm(v, 3)),
+        ("rstd", lambda: fastreg.layer_norm_backward(x, x, np.zeros((2, 6)), np.zeros(2))),
+        ("mean", lambda: fastreg.layer_norm_backward(x, x, x, x)),
+        ("mean", lambda: fastreg.group_norm_backward(x, x, np.zeros(2), np.zeros(2))),
+        ("mean", lambda: fastreg.instance_norm_backward(x, x, np.zeros((2, 3)), np.zeros((2, 3)))),
+        ("grad", lambda: fastreg.rms_norm_backward(x[:1], x, np.zeros((2, 6)))),
+        (r"eval mode.*layer_norm.*group_norm", lambda: fastreg.instance_norm(x[..., :1])),
+        ("running_mean", lambda: fastreg.instance_norm(x, use_input_stats=False)),
+        ("running_mean", lambda: fastreg.instance_norm(x, np.zeros(5))),
+        ("momentum", lambda: fastreg.instance_norm(x, momentum=2.0)),
+        ("running_mean and running_var", lambda: fastreg.instance_norm(x, v, v)),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()
+
+
+# ---- statistics of parts -----------------------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("axis", [1, -1])
+def test_parts_merge_to_the_whole_in_any_split_and_order(dtype, axis):
+    rng = np.random.default_rng(4)
+    x = np.asarray(rng.standard_normal((61, 7, 30)) * 3 + 1e3, dtype)
+    others = (0, 2) if axis == 1 else (0, 1)
+    exact = x.astype(np.longdouble) - np.longdouble(1e3)
+    for cuts in ([0, 61], [0, 1, 61], [0, 7, 8, 8, 30, 61], [0, *sorted(rng.integers(0, 61, 20)), 61]):
+        parts = [fastreg.batch_norm_stats(x[a:b], axis=axis) for a, b in itertools.pairwise(cuts)]
+        rng.shuffle(parts)
+        while len(parts) > 1:
+            parts.append(fastreg.merge_stats(parts.pop(0), parts.pop(0)))
+        count, mean, var = parts[0]
+        assert count == x.size // x.shape[axis]
+        assert np.allclose(mean, exact.mean(others).astype(np.float64) + 1e3, rtol=1e-14, atol=0)
+        # f64: a part's mean is rounded, by 10^-13 here, and differs from another's by a σ or two. f32: sums of four
+        # deviations round in f32; these errors are independent.
+        bound = 1e-12 if dtype == np.float64 else 1e-7
+        assert np.allclose(var, exact.var(others).astype(np.float64), rtol=bound, atol=0)
+
+
+@every_dtype
+def test_batch_norm_of_parts_is_that_of_the_whole(dtype):
+    """Also where the mean is a million standard deviations: float64 statistics lose nothing for float32 data."""
+    x, weight, bias, grad = example((40, 5), dtype, 1e6)
+    _, mean, var = fastreg.merge_stats(fastreg.batch_norm_stats(x[:13]), fastreg.batch_norm_stats(x[13:]))
+    wanted = oracle(x, weight, bias, grad, eps=1e-5)[0]
+    tolerance = 1e-6 if dtype == np.float32 else 1e-9  # a float64 mean of 10^6 float64 standard deviations
+    for part, of in ((slice(0, 13), wanted[:13]), (slice(13, 40), wanted[13:])):
+        assert np.allclose(
+            fastreg.batch_norm(x[part], mean, var, weight, bias), of.astype(dtype), rtol=0, atol=10 * tolerance
+        )
+
+
+def test_statistics_of_nothing_change_nothing():
+    some = fastreg.batch_norm_stats(np.arange(12.0).reshape(4, 3))
+    none = fastreg.batch_norm_stats(np.empty((0, 3)))
+    assert none[0] == 0
+    for merged in (fastreg.merge_stats(some, none), fastreg.merge_stats(none, some)):
+        assert merged[0] == 4
+        assert np.array_equal(merged[1], some[1])
+        assert np.array_equal(merged[2], some[2])
+    for bad, error in (
+        (3, TypeError),
+        ((1, 2), TypeError),
+        ((1.5, some[1], some[2]), TypeError),
+        ((-1, some[1], some[2]), ValueError),
+        ((1, some[1], some[2][:2]), ValueError),
+        ((1, some[1][:2], some[2][:2]), ValueError),
+    ):
+        with pytest.raises(error, match="b:"):
+            fastreg.merge_stats(some, bad)
+
+
+@every_dtype
+def test_folding_into_a_linear_layer(dtype):
+    rng = np.random.default_rng(6)
+    x = np.asarray(rng.standard_normal((9, 4)), dtype)
+    weight, bias, mean, gamma, beta = (np.asarray(rng.standard_normal(s), dtype) for s in ((5, 4), 5, 5, 5, 5))
+    var = np.asarray(rng.random(5) + 0.1, dtype)
+    for given in ({"gamma": gamma, "beta": beta}, {"gamma": gamma}, {"beta": beta}, {}):
+        w, b = fastreg.fold_batch_norm(weight, bias, mean, var, **given)
+        wanted = fastreg.batch_norm(x @ weight.T + bias, mean, var, given.get("gamma"), given.get("beta"))
+        assert np.allclose(x @ w.T + b, wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
+    with pytest.raises(ValueError, match="gamma"):
+        fastreg.fold_batch_norm(weight, bias, mean, var, gamma[:3])
+    with pytest.raises(TypeError, match="mean"):
+        fastreg.fold_batch_norm(weight, bias, None, var)
