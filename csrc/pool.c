@@ -57,8 +57,8 @@ enum {
     STACK = 1024 * 1024, /* a worker's: musl's default of 128 KiB is less than the gather buffers */
 };
 #define SPIN_NS 100000LL      /* how long an idle worker stays awake */
-#define STALL_NS 300000LL     /* a wait for claimed blocks beyond this, and beyond the job's own time, is a stall */
-#define RETREAT 16            /* times the stall: how long calls stay serial after it, so that stalls cost ~1/16 */
+#define STALL_NS 1000000LL    /* a wait for claimed blocks beyond this, and beyond the job's own time, is a stall */
+#define RETREAT 8             /* times the stall: how long calls stay serial after the first of several */
 #define LONGEST_NS 100000000LL
 
 typedef struct {
