@@ -3,7 +3,7 @@
 The proximal operator of f with step τ is prox(x) = argmin_z τ·f(z) + ½‖z − x‖². One rule for the edges: lam = inf gives
 0 for every finite x (f is then 0 at 0 and infinite elsewhere), step = 0 gives x, and NaN stays NaN.
 """
-from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, sqrt
+from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, nextafter, sqrt
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 cimport numpy as np
@@ -534,8 +534,8 @@ def prox_mcp(x, lam, gamma=3.0, step=1.0, *, out=None):
     Returns
     -------
     ndarray
-        Shape of `x`; `out` if it was given. NaN stays NaN; lam = inf gives 0 where `x` is finite and NaN where
-        it is not, step = 0 gives `x`.
+        Shape of `x`; `out` if it was given. NaN stays NaN and ±inf stays ±inf; lam = inf gives 0 where `x` is finite,
+        step = 0 gives `x`.
 
     Raises
     ------
@@ -603,8 +603,8 @@ def prox_scad(x, lam, gamma=3.7, step=1.0, *, out=None):
     Returns
     -------
     ndarray
-        Shape of `x`; `out` if it was given. NaN stays NaN; lam = inf gives 0 where `x` is finite and NaN where
-        it is not, step = 0 gives `x`.
+        Shape of `x`; `out` if it was given. NaN stays NaN and ±inf stays ±inf; lam = inf gives 0 where `x` is finite,
+        step = 0 gives `x`.
 
     Raises
     ------
@@ -868,7 +868,7 @@ def project_l2_ball(x, radius=1.0, *, out=None):
     -------
     ndarray
         Shape of `x`; `out` if it was given. An `x` in the ball is returned bit for bit. So is one that rounding puts
-        outside it by no more than 8 units of its precision: projecting twice is projecting once. A NaN or an infinity
+        outside it by no more than 16 units of its precision: projecting twice is projecting once. A NaN or an infinity
         makes every element NaN.
 
     Raises
@@ -900,8 +900,8 @@ def project_l2_ball(x, radius=1.0, *, out=None):
 
 
 cdef double slack(ndarray x) noexcept:
-    """What rounding may put a projection outside its set by, relative: 8 units of x's precision."""
-    return 2.0 ** -20 if np.PyArray_TYPE(x) == np.NPY_FLOAT else 2.0 ** -49
+    """What rounding may put a projection outside its set by, relative: 16 units of x's precision."""
+    return 2.0 ** -19 if np.PyArray_TYPE(x) == np.NPY_FLOAT else 2.0 ** -48
 
 
 # ---- groups -----------------------------------------------------------------------------------------------------
@@ -1328,7 +1328,7 @@ def project_simplex(x, total=1.0, *, out=None):
     Returns
     -------
     ndarray
-        Shape of `x`; `out` if it was given. Its sum is `total` to rounding. An `x` that is on the simplex to rounding (8
+        Shape of `x`; `out` if it was given. Its sum is `total` to rounding. An `x` that is on the simplex to rounding (16
         units of its precision) is returned as it is. −inf gives 0; NaN or +inf makes every element NaN.
 
     Raises
@@ -1367,9 +1367,6 @@ def project_simplex(x, total=1.0, *, out=None):
     excess_threshold(X, False, sum_to, &a.hi, &a.lo, &sum)
     if fabs(sum - sum_to) <= slack(X) * sum_to and numpy.greater_equal(X, 0).all():
         a.hi = a.lo = 0.0
-    if np.PyArray_TYPE(X) == np.NPY_FLOAT:
-        a.lo = a.hi - <double><float>a.hi
-        a.hi = <float>a.hi
     elementwise(KERNEL_project_simplex, &a, sizeof(a), MEMORY_ORDER, X, Y)
     return finished(Y, out)
 
@@ -1393,7 +1390,7 @@ def project_l1_ball(x, radius=1.0, *, out=None):
     -------
     ndarray
         Shape of `x`; `out` if it was given. An `x` in the ball is returned bit for bit. So is one that rounding puts
-        outside it by no more than 8 units of its precision: projecting twice is projecting once. NaN, or an infinity
+        outside it by no more than 16 units of its precision: projecting twice is projecting once. NaN, or an infinity
         with a finite `radius`, makes every element NaN.
 
     Raises
@@ -1421,7 +1418,7 @@ def project_l1_ball(x, radius=1.0, *, out=None):
     """
     cdef project_l1_ball_args a
     cdef ndarray X = as_floating(x, "x")
-    cdef double r = nonnegative(radius, "radius"), sum
+    cdef double r = nonnegative(radius, "radius"), sum, spare
     cdef ndarray Y = as_output(out, X)
     if np.PyArray_SIZE(X) == 0:
         return finished(Y, out)
@@ -1434,21 +1431,12 @@ def project_l1_ball(x, radius=1.0, *, out=None):
     elif r == 0:
         scale_by(X, Y, 0.0)
     else:
-        split_below(X, &a.hi, &a.lo)
+        if a.lo < 0:  # the same number with lo >= 0
+            spare = nextafter(a.hi, 0.0)
+            a.lo += a.hi - spare
+            a.hi = spare
         elementwise(KERNEL_project_l1_ball, &a, sizeof(a), MEMORY_ORDER, X, Y)
     return finished(Y, out)
-
-
-cdef int split_below(ndarray x, double *hi, double *lo) except -1:
-    """hi + lo again, with hi in the dtype of x and lo >= 0."""
-    cdef bint single = np.PyArray_TYPE(x) == np.NPY_FLOAT
-    cdef double near = <double><float>hi[0] if single else hi[0], rest = hi[0] - near + lo[0]
-    if rest < 0:
-        near = float(numpy.nextafter(numpy.float32(near) if single else near, numpy.float32(0)))
-        rest = hi[0] - near + lo[0]
-    hi[0] = near
-    lo[0] = rest
-    return 0
 
 
 def prox_linf(x, lam, step=1.0, *, out=None):
