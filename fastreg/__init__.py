@@ -1,6 +1,6 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
-from fastreg import penalties
+from fastreg import optim, penalties
 import sys
 
 from fastreg._dropout import dropout, dropout_backward, dropout_mask
@@ -96,6 +96,7 @@ __all__ = [
     "log_softmax_backward",
     "merge_stats",
     "mse_loss",
+    "optim",
     "penalties",
     "project_box",
     "project_l1_ball",

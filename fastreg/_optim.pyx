@@ -13,10 +13,12 @@ import numpy
 
 from fastreg._arrays cimport (
     INDEX_ORDER, MEMORY_ORDER, SMALL, as_floating, as_floating_like, as_output, as_state, as_type, as_updated,
-    check_disjoint, check_shape, dtype_of, elementwise, extent, finished, fraction, integer, nonnegative, over_items, plan,
-    positive, same_shape,
+    check_disjoint, check_shape, dtype_of, elementwise, extent, finished, fraction, integer, nonnegative, over_items,
+    plan, positive, same_shape,
 )
-from fastreg.fastreg_runtime cimport FASTREG_CHUNK, FASTREG_F64, FASTREG_MAX_DIMS, fastreg_walk, roles_of, run_elementwise
+from fastreg.fastreg_runtime cimport (
+    FASTREG_CHUNK, FASTREG_F64, FASTREG_MAX_DIMS, fastreg_walk, roles_of, run_elementwise,
+)
 
 np.import_array()
 
@@ -785,7 +787,7 @@ cdef class Job:
         free(self.args)
         free(self.strides)
 
-    cdef object plan(self, int64_t k, PyObject **operands):
+    cdef object plan_any(self, int64_t k, PyObject **operands):
         """See `_arrays.plan`; the numbers behind the pointers stay as they are."""
         return plan(
             &self.walks[k], self.strides + k * self.operands * FASTREG_MAX_DIMS, self.kernel, &self.args[k], self.size,
@@ -854,7 +856,7 @@ cdef double sum_over(int kernel, list tensors, double scale):
         job.args[k].sum_squares.partials = partials.data + chunks
         job.args[k].sum_squares.scale = scale
         operand = <PyObject *>x
-        job.plan(k, &operand)
+        job.plan_any(k, &operand)
         chunks += chunks_of(x)
     job.run()
     return partials.sum()
@@ -923,7 +925,7 @@ def clip_grad_norm_(grads, max_norm, *, error_if_nonfinite=False):
         for k in range(job.count):
             job.args[k].scale_by.factor = factor
             operands[0] = operands[1] = <PyObject *>tensors[k]
-            job.plan(k, operands)
+            job.plan_any(k, operands)
         job.run()
     return norm
 
@@ -1048,7 +1050,8 @@ cdef class Steps:
             set_rmsprop(&a.rmsprop, group["lr"], group["alpha"], group["eps"], group["momentum"],
                         group["weight_decay"], group["l1"])
         else:
-            set_ftrl(&a.ftrl.per_alpha, &a.ftrl.shrink, &a.ftrl.l1, group["alpha"], group["beta"], group["l1"], group["l2"])
+            set_ftrl(&a.ftrl.per_alpha, &a.ftrl.shrink, &a.ftrl.l1, group["alpha"], group["beta"], group["l1"],
+                     group["l2"])
         return 0
 
     def check(self, dict group):
@@ -1057,7 +1060,7 @@ cdef class Steps:
         self.set_group(&a, group, 1)
 
     cdef bint touches_params(self, ndarray x, int64_t *near) noexcept:
-        """Whether x may share memory with a parameter; `near` is the answer's place among the spans, and a first guess."""
+        """Whether x may share memory with a parameter; `near` is its place among them, and a guess."""
         cdef char *low
         cdef char *high
         cdef int64_t first = near[0], last = self.spans, middle
@@ -1108,8 +1111,9 @@ cdef class Steps:
             while k < end:
                 P, of, g = self.params[k], self.state[k], grads[k]
                 if not np.PyArray_ISWRITEABLE(P):
-                    raise TypeError(f"params[{k}]: got a read-only array; it is updated in place: a writeable one is needed")
-                direct = np.PyArray_CheckExact(g) and np.PyArray_TYPE(g) == np.PyArray_TYPE(P) and np.PyArray_ISCARRAY_RO(g)
+                    raise TypeError(f"params[{k}]: got a read-only array; a writeable one is needed")
+                direct = np.PyArray_CheckExact(g) and np.PyArray_TYPE(g) == np.PyArray_TYPE(P) \
+                    and np.PyArray_ISCARRAY_RO(g)
                 if direct:
                     G = g
                 else:
@@ -1137,7 +1141,7 @@ cdef class Steps:
                 if direct:
                     job.plan_contiguous(k, P)
                 else:
-                    copies = job.plan(k, operands)
+                    copies = job.plan_any(k, operands)
                     if copies is not None:
                         kept.append(copies)
                 job.set_numbers(k, &numbers)

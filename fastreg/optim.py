@@ -104,7 +104,9 @@ class Optimizer:
         own = self.state_dict()
         _same_keys(state_dict, own, "state_dict")
         if state_dict["optimizer"] != own["optimizer"]:
-            raise ValueError(f"state_dict: got the state of {state_dict['optimizer']!r}; that of {own['optimizer']} is needed")
+            raise ValueError(
+                f"state_dict: got the state of {state_dict['optimizer']!r}; that of {own['optimizer']} is needed"
+            )
         count = state_dict["step"]
         if type(count) is not int or not 0 <= count < 2**62:
             raise ValueError(f"state_dict['step']: got {count!r}; a whole number of steps is needed")
@@ -114,14 +116,18 @@ class Optimizer:
         for i, (group, mine) in enumerate(zip(groups, own["param_groups"], strict=True)):
             _same_keys(group, mine, f"state_dict['param_groups'][{i}]")
             if group["params"] != mine["params"]:
-                raise ValueError(f"state_dict['param_groups'][{i}]['params']: got {group['params']}; {mine['params']} is needed")
+                raise ValueError(
+                    f"state_dict['param_groups'][{i}]['params']: got {group['params']}; {mine['params']} is needed"
+                )
             self._steps.check(group)
         _same_keys(state_dict["state"], own["state"], "state_dict['state']")
         arrays = []
         for i, param in enumerate(self._steps.params):
             of = state_dict["state"][i]
             _same_keys(of, own["state"][i], f"state_dict['state'][{i}]")
-            arrays.append([_state_like(of[name], param, f"state_dict['state'][{i}][{name!r}]", name) for name in self._state])
+            arrays.append(
+                [_state_like(of[name], param, f"state_dict['state'][{i}][{name!r}]", name) for name in self._state]
+            )
         with self._steps.lock:
             for group, mine in zip(groups, self.param_groups, strict=True):
                 mine.update({key: value for key, value in group.items() if key != "params"})
@@ -350,9 +356,7 @@ class Adagrad(Optimizer):
         if not initial_accumulator_value >= 0:
             raise ValueError(f"initial_accumulator_value: got {initial_accumulator_value}; a number >= 0 is allowed")
         self._start = initial_accumulator_value
-        super().__init__(
-            params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps, "l1": l1}
-        )
+        super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps, "l1": l1})
 
     def _initial(self, param: np.ndarray, group: dict[str, Any]) -> list[np.ndarray | None]:
         return [np.full_like(param, self._start, subok=False)]
@@ -422,9 +426,7 @@ class FTRL(Optimizer):
     _update = "ftrl_step"
     _state = ("z", "n")
 
-    def __init__(
-        self, params: Any, alpha: float = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0
-    ) -> None:
+    def __init__(self, params: Any, alpha: float = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0) -> None:
         super().__init__(params, {"alpha": alpha, "beta": beta, "l1": l1, "l2": l2})
 
     def _initial(self, param: np.ndarray, group: dict[str, Any]) -> list[np.ndarray | None]:
@@ -499,7 +501,10 @@ def _groups(params: Any, defaults: dict[str, Any]) -> list[dict[str, Any]]:
         unknown = group.keys() - defaults.keys() - {"params"}
         if unknown:
             raise ValueError(f"{name}: got the options {sorted(unknown)}; {sorted(defaults)} are allowed")
-        groups.append({"params": _listed(group["params"], f"{name}['params']")} | {k: group.get(k, v) for k, v in defaults.items()})
+        groups.append(
+            {"params": _listed(group["params"], f"{name}['params']")}
+            | {k: group.get(k, v) for k, v in defaults.items()}
+        )
     if not any(group["params"] for group in groups):
         raise ValueError("params: got no parameter; at least one is needed")
     return groups
