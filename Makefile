@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean asan ubsan tsan fuzz
+.PHONY: help demo sparse test lint bench clean asan ubsan tsan fuzz
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo ## train the textbook's network on real digits with every regulariser (digits.png)
 	$(BIN)/python examples/digits.py
+
+sparse: $(VENV)/.demo ## which features six penalties keep of the diabetes data, against scikit-learn (sparse_regression.png)
+	$(BIN)/python examples/sparse_regression.py
 
 test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
