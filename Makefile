@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
+<<<<<<< Updated upstream
 .PHONY: help demo sparse test lint bench clean asan ubsan tsan fuzz
+=======
+.PHONY: help demo test lint bench clean asan ubsan tsan fuzz exhaustive
+>>>>>>> Stashed changes
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -73,8 +77,13 @@ tsan: build/tsan/threads ## pool and kernels under ThreadSanitizer: callers × f
 	for isa in baseline avx2 avx512; do TSAN_OPTIONS="die_after_fork=0 halt_on_error=1" $< $$isa $(TSAN_SECONDS) || exit 1; done
 
 CASES ?= 26000000
-fuzz: build/fuzz/fuzz ## the same bytes through every instruction set and a scalar build, bit for bit (CASES=26000000)
+CALLS ?= 1000000
+fuzz: build/fuzz/fuzz $(VENV)/.test ## the same bytes through every instruction set and a scalar build, bit for bit
 	$< $(CASES) $(SEED)
+	$(BIN)/python tests/fuzz.py $(CALLS) $(SEED)
+
+exhaustive: build/fuzz/exhaustive ## all 2^32 f32 values through each kernel of one operand, against its definition
+	$< $(EVERY)
 
 # As setup.py compiles them.
 C_FLAGS := -O3 -std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE -Icsrc -g -pthread
@@ -91,6 +100,9 @@ build/fuzz/isa_scalar.o: tests/c/isa_scalar.c $(C_HEADERS)
 
 build/fuzz/fuzz: tests/c/fuzz.c tests/c/calls.h $(addprefix build/fuzz/,$(C_CORE) isa_scalar.o)
 	$(CC) $(C_FLAGS) -Wall -Wextra -o $@ $(filter %.c %.o,$^) -lm
+
+build/fuzz/exhaustive: tests/c/exhaustive.c tests/c/calls.h $(addprefix build/fuzz/,$(C_CORE))
+	$(CC) $(C_FLAGS) -Wall -Wextra -Wno-unused -o $@ $(filter %.c %.o,$^) -lm
 
 build/tsan/%.o: csrc/%.c $(C_HEADERS)
 	@mkdir -p $(@D)

@@ -41,8 +41,8 @@ NO_INTEGER = (
 NO_ARRAY = (
     np.zeros(3, complex), np.array([None, 1, "a"], object), np.array(["1.0", "2.0"]), np.array([b"1"]),
     np.zeros(3, np.longdouble), np.zeros(3, "M8[s]"), np.zeros(3, "m8[s]"), np.zeros(3, [("a", "f4")]),
-    np.zeros(3, "V4"), [[1.0], [1.0, 2.0]], [None], ["a"], {}, {1.0}, object(), lambda: 1, ..., "text", b"bytes", 1j, NotArray(),
-    np.ma.masked_array([1.0, 2.0], mask=[0, 1]), datetime.timedelta(1),
+    np.zeros(3, "V4"), [[1.0], [1.0, 2.0]], [None], ["a"], {}, {1.0}, object(), lambda: 1, ..., "text", b"bytes",
+    1j, NotArray(), np.ma.masked_array([1.0, 2.0], mask=[0, 1]), datetime.timedelta(1),
 )  # fmt: skip
 NO_CHOICE = ("nonsense", "", "MEAN", 3, 1.5, b"mean", object(), [], {}, ("mean",), ...)
 

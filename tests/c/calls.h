@@ -211,12 +211,23 @@ static void make_call(call *c, source *s, int kernel, int64_t n)
     }
 }
 
-/* The one pointer that is no operand: an array of one double for each chunk. */
-static void set_partials(call *c, double *partials)
+/* Pointers that are no operands: an array each, of one double for each chunk. Returns how many doubles there are. */
+static int64_t sums_of(const call *c)
+{
+    int64_t pointers = 0;
+    for (int k = c->operands; k < c->members.count; k++)
+        pointers += c->members.member[k].kind == POINTER;
+    return pointers * chunks_in(c);
+}
+
+static void set_sums(call *c, double *sums)
 {
     for (int k = c->operands; k < c->members.count; k++)
-        if (c->members.member[k].kind == POINTER)
-            memcpy(c->args.bytes + c->members.member[k].offset, &partials, sizeof partials);
+        if (c->members.member[k].kind == POINTER) {
+            double *of_first = sums - c->first / FASTREG_CHUNK;
+            memcpy(c->args.bytes + c->members.member[k].offset, &of_first, sizeof of_first);
+            sums += chunks_in(c);
+        }
 }
 
 /* Equal to the last bit, but that one NaN is as good as another. Returns the first that differs, or -1. */

@@ -23,7 +23,7 @@ static const struct {
     {"avx512", &fastreg_table_avx512},
 #endif
 };
-enum { ALL = sizeof targets / sizeof targets[0], MOST_CHUNKS = LONGEST / FASTREG_CHUNK + 8 };
+enum { ALL = sizeof targets / sizeof targets[0], MOST_SUMS = 8 * (LONGEST / FASTREG_CHUNK + 1) };
 static int usable[ALL];
 static uint64_t executions, walks, elements, by_kernel[FASTREG_KERNELS];
 
@@ -43,7 +43,7 @@ static room make_room(size_t bytes)
     return (room){all + page, all + page + bytes};
 }
 
-static room inputs[FASTREG_MAX_OPERANDS], outputs[ALL][FASTREG_MAX_OPERANDS], partials[ALL];
+static room inputs[FASTREG_MAX_OPERANDS], outputs[ALL][FASTREG_MAX_OPERANDS], sum_rooms[ALL];
 
 /* `bytes` of a room: at its end (reads and writes beyond it trap), or a little before, on any alignment of its items. */
 static char *place(room r, size_t bytes, size_t gap) { return r.high - bytes - gap; }
@@ -94,15 +94,15 @@ static void direct_case(uint64_t seed, source *s, int kernel)
         for (int k = 0; k < c.operands; k++)
             if (c.alias[k] >= 0)
                 fill(&c, k, c.args.operand[k] = c.args.operand[c.alias[k]]);
-        int64_t chunks = chunks_in(&c);
-        double *sums = (double *)(void *)place(partials[t], (size_t)chunks * sizeof(double), 0);
-        memset(sums, 0xA5, (size_t)chunks * sizeof(double));
-        set_partials(&c, sums - c.first / FASTREG_CHUNK);
+        int64_t count = sums_of(&c);
+        double *sums = (double *)(void *)place(sum_rooms[t], (size_t)count * sizeof(double), 0);
+        memcpy(sums, values[FASTREG_F64], (size_t)count * sizeof(double)); /* some are read */
+        set_sums(&c, sums);
         targets[t].table->kernel[kernel][c.dtype](&c.args, c.first, n);
         executions++;
         by_kernel[kernel]++;
         elements += (uint64_t)n;
-        int64_t at = t ? differs(sums, place(partials[0], (size_t)chunks * sizeof(double), 0), chunks, 8) : -1;
+        int64_t at = t ? differs(sums, place(sum_rooms[0], (size_t)count * sizeof(double), 0), count, 8) : -1;
         if (at >= 0)
             mismatch(seed, &c, t, "a sum", at, targets[t].name);
         for (int k = 0; k < c.operands; k++) {
@@ -195,11 +195,11 @@ static void walk_case(uint64_t seed, source *s, int kernel)
         int off = below(s, 4) ? 0 : (int)below(s, (uint64_t)item);
         views[k] = make_view(s, is_written(&c, k) ? outputs[1][k] : inputs[k], ndim, shape, item, !is_written(&c, k), off);
     }
-    int64_t chunks = chunks_in(&c);
-    double *sums[2] = {(double *)(void *)place(partials[0], (size_t)chunks * 8, 0),
-                       (double *)(void *)place(partials[1], (size_t)chunks * 8, 0)};
-    memset(sums[0], 0xA5, (size_t)chunks * 8);
-    memset(sums[1], 0xA5, (size_t)chunks * 8);
+    int64_t count = sums_of(&c);
+    double *sums[2] = {(double *)(void *)place(sum_rooms[0], (size_t)count * 8, 0),
+                       (double *)(void *)place(sum_rooms[1], (size_t)count * 8, 0)};
+    memcpy(sums[0], values[FASTREG_F64], (size_t)count * 8);
+    memcpy(sums[1], values[FASTREG_F64], (size_t)count * 8);
 
     /* The scalar kernel on contiguous copies. Inputs are written element by element, so that broadcast ones agree. */
     char *plain[FASTREG_MAX_OPERANDS] = {0};
@@ -217,7 +217,7 @@ static void walk_case(uint64_t seed, source *s, int kernel)
             memcpy(plain[k] + i * item, element(&views[k], ndim, shape, i), (size_t)item);
         c.args.operand[k] = plain[k];
     }
-    set_partials(&c, sums[0]);
+    set_sums(&c, sums[0]);
     fastreg_table_scalar.kernel[kernel][c.dtype](&c.args, 0, n);
 
     int target = 1 + (int)below(s, ALL - 1);
@@ -228,7 +228,7 @@ static void walk_case(uint64_t seed, source *s, int kernel)
     fastreg_ignore_cutoffs((int)below(s, 2));
     for (int k = 0; k < c.operands; k++)
         c.args.operand[k] = c.present[k] ? views[k].data : NULL;
-    set_partials(&c, sums[1]);
+    set_sums(&c, sums[1]);
     int ordered = 0; /* sums and random numbers are in index order */
     for (int k = c.operands; k < c.members.count; k++)
         ordered |= c.members.member[k].kind == POINTER || c.members.member[k].kind == DRAWS;
@@ -241,7 +241,7 @@ static void walk_case(uint64_t seed, source *s, int kernel)
     walks++;
     by_kernel[kernel]++;
     elements += (uint64_t)n;
-    int64_t at = differs(sums[1], sums[0], chunks, 8);
+    int64_t at = differs(sums[1], sums[0], count, 8);
     if (at >= 0)
         mismatch(seed, &c, target, "a sum of the walk", at, targets[target].name);
     for (int k = 0; k < c.operands; k++) {
@@ -281,7 +281,7 @@ int main(int argc, char **argv)
             outputs[t][k] = make_room(64 * LONGEST);
     }
     for (int t = 0; t < ALL; t++)
-        partials[t] = make_room(MOST_CHUNKS * sizeof(double));
+        sum_rooms[t] = make_room(MOST_SUMS * sizeof(double));
     uint64_t cases = 0;
     if (argc > 1 && strcmp(argv[1], "-") == 0) {
         unsigned long long seed;

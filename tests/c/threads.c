@@ -29,7 +29,7 @@ static caller *new_caller(uint64_t seed)
         me->wanted[k] = malloc(8 * LONGEST);
     }
     for (int k = 0; k < 2; k++)
-        me->sums[k] = calloc(LONGEST / FASTREG_CHUNK + 1, sizeof(double));
+        me->sums[k] = calloc(8 * (LONGEST / FASTREG_CHUNK + 1), sizeof(double));
     me->source.state = seed;
     return me;
 }
@@ -57,7 +57,7 @@ static void use(caller *me)
             if (c.present[k] && is_written(&c, k))
                 memcpy(c.args.operand[k], values[c.dtype] + c.window[k], (size_t)(c.n * item));
         }
-        set_partials(&c, me->sums[pass]);
+        set_sums(&c, me->sums[pass]);
         if (pass == 0) {
             fastreg_lookup(kernel, c.dtype)(&c.args, 0, c.n);
             continue;
@@ -77,7 +77,7 @@ static void use(caller *me)
     for (int k = 0; k < c.operands; k++)
         if (c.present[k] && is_written(&c, k) && differs(me->out[k], me->wanted[k], c.n, item_of(&c, k)) >= 0)
             FAIL("%s: %s differs", registry[kernel].name, c.members.member[k].name);
-    if (differs(me->sums[0], me->sums[1], chunks_in(&c), 8) >= 0)
+    if (differs(me->sums[0], me->sums[1], sums_of(&c), 8) >= 0)
         FAIL("%s: sums differ", registry[kernel].name);
     atomic_fetch_add(&calls, 1);
 }
