@@ -5,11 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-<<<<<<< Updated upstream
-.PHONY: help demo sparse test lint bench clean asan ubsan tsan fuzz
-=======
-.PHONY: help demo test lint bench clean asan ubsan tsan fuzz exhaustive
->>>>>>> Stashed changes
+.PHONY: help demo sparse test lint bench clean asan ubsan tsan fuzz exhaustive
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
