@@ -4,6 +4,7 @@ Everything here runs before the first element is written: when it raises, nothin
 the argument, what came and what is allowed.
 """
 from cpython.float cimport PyFloat_CheckExact, PyFloat_AsDouble
+from cpython.long cimport PyLong_AsUnsignedLongLong
 from cpython.ref cimport PyObject
 from libc.string cimport strlen
 cimport numpy as np
@@ -209,6 +210,11 @@ cdef int64_t integer(object value, str name) except? -1:
 
 
 cdef uint64_t unsigned64(object value, str name) except? 0:
+    if type(value) is int:
+        try:
+            return <uint64_t>PyLong_AsUnsignedLongLong(value)
+        except OverflowError:
+            raise wrong_value(name, value, "an integer in [0, 2**64) is allowed") from None
     if isinstance(value, (bool, numpy.bool_)):
         raise wrong_type(name, "a bool", "an integer in [0, 2**64) is needed")
     try:
