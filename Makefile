@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sparse test lint bench clean asan ubsan tsan fuzz exhaustive
+.PHONY: help demo sparse test lint bench statistics clean asan ubsan tsan fuzz exhaustive
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ lint: $(VENV)/.lint ## style of Python and Cython; warnings of the C core
 
 bench: $(VENV)/.bench ## fastreg against its peers and the machine's limit (benchmarks/REPORT.md); ROWS=pattern for some
 	$(BIN)/python benchmarks/report.py $(if $(ROWS),--rows "$(ROWS)")
+
+statistics: $(VENV)/.built ## rates, correlations and dieharder on dropout's decisions (benchmarks/STATISTICS.md)
+	$(BIN)/python benchmarks/decisions.py
 
 clean: ## leave nothing but what git knows
 	rm -rf $(VENV) build dist *.egg-info fastreg/*.c fastreg/*.so .pytest_cache .hypothesis .ruff_cache

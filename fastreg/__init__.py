@@ -3,7 +3,7 @@
 from fastreg import optim, penalties
 import sys
 
-from fastreg._dropout import dropout, dropout_backward, dropout_mask
+from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from fastreg._losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -75,6 +75,8 @@ __all__ = [
     "batch_norm_stats",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "dropconnect",
+    "dropconnect_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask",

@@ -37,3 +37,16 @@ def dropout_mask(
     packed: bool = False,
     start: int = 0,
 ) -> NDArray[np.bool_] | NDArray[np.uint8]: ...
+def dropconnect(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    p: float = 0.5,
+    *,
+    seed: int,
+    offset: int = 0,
+    training: bool = True,
+) -> NDArray[Any]: ...
+def dropconnect_backward(
+    grad: ArrayLike, x: ArrayLike, weight: ArrayLike, p: float = 0.5, *, seed: int, offset: int = 0
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]: ...

@@ -7,8 +7,8 @@ from numpy cimport ndarray
 import numpy
 
 from fastreg._arrays cimport (
-    INDEX_ORDER, MEMORY_ORDER, as_floating, as_output, axes_of, elementwise, finished, fraction, integer, over_items,
-    unsigned64,
+    INDEX_ORDER, MEMORY_ORDER, as_floating, as_floating_like, as_output, axes_of, check_length, elementwise,
+    finished, fraction, in_index_order, integer, over_items, unsigned64,
 )
 from fastreg.fastreg_runtime cimport FASTREG_CHUNK, FASTREG_F64
 
@@ -42,6 +42,7 @@ cdef extern from "fastreg.h":
 
 cdef enum:
     BLOCK = 8 * FASTREG_CHUNK  # elements of a mask that one thread takes at a time
+    WEIGHTS = 1 << 18          # elements of a masked weight matrix that are held at a time
 
 
 cdef int draw(fastreg_draws *draws, double p, object seed, object offset, object start) except -1:
@@ -308,3 +309,171 @@ def dropout_mask(shape, p=0.5, *, seed, offset=0, axis=None, packed=False, start
     kept = mask_of(&draws, drawn, size_of(drawn), False)
     whole = numpy.broadcast_to(kept, shape)
     return numpy.packbits(whole) if pack else whole.copy()
+
+
+# ---- DropConnect: a linear layer whose weights are dropped ---------------------------------------------------------
+#
+# The masked weights are made by blocks of rows, each as the product is about to need it, and never as a whole. The
+# products are BLAS's, through NumPy, of operands that are always C-contiguous, so that a layout changes no bit.
+
+
+cdef ndarray linear_input(object x, str name):
+    cdef ndarray X = as_floating(x, name)
+    if np.PyArray_NDIM(X) != 2:
+        raise ValueError(f"{name}: got shape {(<object>X).shape}; a matrix, one row a sample, is needed")
+    return in_index_order(X)
+
+
+cdef ndarray linear_weight(object weight, ndarray X, int64_t columns):
+    cdef ndarray W = as_floating_like(weight, X, "weight")
+    if np.PyArray_NDIM(W) != 2 or np.PyArray_DIM(W, 1) != columns:
+        raise ValueError(f"weight: got shape {(<object>W).shape}; (out_features, {columns}) is needed")
+    return in_index_order(W)
+
+
+def row_blocks(rows, columns):
+    """Slices of as many rows as WEIGHTS elements are."""
+    step = max(1, WEIGHTS // max(1, columns))
+    return [slice(row, min(row + step, rows)) for row in range(0, rows, step)]
+
+
+def dropconnect(x, weight, bias=None, p=0.5, *, seed, offset=0, training=True):
+    r"""A linear layer each of whose weights is dropped with probability p: x @ (mask∘weight)ᵀ/(1 − p) + bias.
+
+    Where dropout drops an input for all units, DropConnect drops each connection of its own. The mask is
+    ``dropout_mask(weight.shape, p, seed=seed, offset=offset)``; it is not stored, and no more than a block of masked
+    weights is ever held.
+
+    Parameters
+    ----------
+    x : array_like
+        (n, in_features): a sample a row. float32 and float64 are kept, float16 is computed as float32, bool and
+        integers as float64.
+    weight : array_like
+        (out_features, in_features), taken in the dtype of `x`.
+    bias : array_like, optional
+        (out_features,), taken in the dtype of `x`. It is not dropped.
+    p : float
+        The probability of a weight's being dropped, in [0, 1].
+    seed, offset : int
+        In [0, 2**64): the stream of random numbers, as of `dropout`.
+    training : bool
+        If false, nothing is dropped: x @ weightᵀ + bias.
+
+    Returns
+    -------
+    ndarray
+        (n, out_features).
+
+    Raises
+    ------
+    TypeError
+        An argument has a type that is not allowed.
+    ValueError
+        A shape does not fit, `p` is not in [0, 1], or `seed` or `offset` is out of range.
+
+    See Also
+    --------
+    dropconnect_backward, dropout_mask
+
+    References
+    ----------
+    .. [1] L. Wan, M. Zeiler, S. Zhang, Y. LeCun, R. Fergus, "Regularization of neural networks using DropConnect",
+       ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastreg
+    >>> x, weight = np.ones((1, 3)), np.arange(6.0).reshape(2, 3)
+    >>> mask = fastreg.dropout_mask((2, 3), p=0.5, seed=4)
+    >>> y = fastreg.dropconnect(x, weight, p=0.5, seed=4)
+    >>> np.array_equal(y, x @ (2 * mask * weight).T)
+    True
+    """
+    cdef ndarray X = linear_input(x, "x")
+    cdef ndarray W = linear_weight(weight, X, np.PyArray_DIM(X, 1))
+    cdef ndarray B = None
+    cdef fastreg_draws draws
+    cdef int64_t columns = np.PyArray_DIM(W, 1)
+    cdef double probability = fraction(p, "p")
+    draw(&draws, probability, seed, offset, 0)
+    if bias is not None:
+        B = as_floating_like(bias, X, "bias")
+        check_length(B, np.PyArray_DIM(W, 0), "bias")
+    rows = (<object>W).shape[0]
+    y = numpy.empty((X.shape[0], rows), (<object>X).dtype)
+    if not training:
+        numpy.matmul(X, (<object>W).T, out=y)
+    else:
+        blocks = row_blocks(rows, columns)
+        held = numpy.empty((blocks[0].stop if blocks else 0, columns), (<object>X).dtype)
+        for block in blocks:
+            masked = held[: block.stop - block.start]
+            dropout(W[block], probability, seed=seed, offset=offset, start=block.start * columns, out=masked)
+            numpy.matmul(X, masked.T, out=y[:, block])
+    if B is not None:
+        y += B
+    return y
+
+
+def dropconnect_backward(grad, x, weight, p=0.5, *, seed, offset=0):
+    r"""The gradients of `dropconnect` by its input, weight and bias.
+
+    With M = mask/(1 − p), drawn again from (`seed`, `offset`): by x it is grad @ (M∘weight), by weight M∘(gradᵀ @ x),
+    by bias the sum of grad over the samples.
+
+    Parameters
+    ----------
+    grad : array_like
+        (n, out_features): the gradient by the output.
+    x : array_like
+        (n, in_features): the input of the forward pass.
+    weight : array_like
+        (out_features, in_features): the weights of the forward pass.
+    p, seed, offset
+        Those of the forward pass.
+
+    Returns
+    -------
+    grad_x, grad_weight, grad_bias : ndarray
+        In the dtype of `x`, with the shapes of `x`, `weight` and (out_features,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropconnect`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastreg
+    >>> x, weight, grad = np.ones((1, 3)), np.arange(6.0).reshape(2, 3), np.ones((1, 2))
+    >>> grad_x, grad_weight, grad_bias = fastreg.dropconnect_backward(grad, x, weight, p=0.5, seed=4)
+    >>> np.array_equal(grad_weight, 2.0 * fastreg.dropout_mask((2, 3), p=0.5, seed=4))
+    True
+    """
+    cdef ndarray X = linear_input(x, "x")
+    cdef ndarray W = linear_weight(weight, X, np.PyArray_DIM(X, 1))
+    cdef ndarray G = in_index_order(as_floating_like(grad, X, "grad"))
+    cdef fastreg_draws draws
+    cdef int64_t columns = np.PyArray_DIM(W, 1)
+    cdef double probability = fraction(p, "p")
+    draw(&draws, probability, seed, offset, 0)
+    rows = (<object>W).shape[0]
+    if (<object>G).shape != (X.shape[0], rows):
+        raise ValueError(f"grad: got shape {(<object>G).shape}; {(X.shape[0], rows)} is needed")
+    dtype = (<object>X).dtype
+    grad_x, grad_weight = numpy.zeros((X.shape[0], columns), dtype), numpy.empty((rows, columns), dtype)
+    # Summed in float64, as all sums here.
+    grad_bias = numpy.add.reduce(G, axis=0, dtype=numpy.float64).astype(dtype)
+    blocks = row_blocks(rows, columns)
+    held = numpy.empty((blocks[0].stop if blocks else 0, columns), dtype)
+    for block in blocks:
+        masked = held[: block.stop - block.start]
+        stream = {"seed": seed, "offset": offset, "start": block.start * columns}
+        dropout(W[block], probability, out=masked, **stream)
+        grad_x += numpy.matmul(G[:, block], masked)
+        numpy.matmul((<object>G)[:, block].T, X, out=grad_weight[block])
+        dropout(grad_weight[block], probability, out=grad_weight[block], **stream)
+    return grad_x, grad_weight, grad_bias

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._dropout import dropout, dropout_backward
+from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward
 
-__all__ = ["Dropout", "Layer"]
+__all__ = ["DropConnect", "Dropout", "Layer"]
 
 
 class Layer:
@@ -180,3 +180,84 @@ class Dropout(Layer):
         if np.shape(grad) != shape:
             raise ValueError(f"grad: got shape {np.shape(grad)}; that of the last output, {shape}, is needed")
         return dropout_backward(grad, **how)
+
+
+class DropConnect(Layer):
+    r"""A linear layer: in training, each weight is dropped with probability p.
+
+    The k-th forward pass in training draws stream k of the seed (`fastreg.dropconnect` with ``offset=k``).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Samples are rows of `in_features` numbers; the output has `out_features`.
+    p : float
+        The probability of a weight's being dropped, in [0, 1].
+    bias : bool
+        Whether there is one.
+    seed : int, optional
+        In [0, 2**64): the key of the masks. Without it, one is drawn from `rng`.
+    rng : None, int, numpy.random.Generator, ...
+        Whatever `numpy.random.default_rng` takes (SPEC 7): the initial weights and bias, uniform within
+        ±1/√in_features, and the seed come from it.
+    dtype : dtype
+        Of the parameters: float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import DropConnect
+    >>> layer = DropConnect(4, 2, rng=0)
+    >>> layer.forward(np.ones((3, 4), np.float32)).shape
+    (3, 2)
+    >>> layer.backward(np.ones((3, 2), np.float32)).shape
+    (3, 4)
+    >>> sorted(layer.grads)
+    ['bias', 'weight']
+    """
+
+    buffers = ("seed", "offset")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        p: float = 0.5,
+        *,
+        bias: bool = True,
+        seed: int | None = None,
+        rng: Any = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"dtype: got {dtype!r}; float32 and float64 are allowed")
+        generator = np.random.default_rng(rng)
+        bound = max(1, in_features) ** -0.5
+        self.params["weight"] = generator.uniform(-bound, bound, (out_features, in_features)).astype(dtype)
+        if bias:
+            self.params["bias"] = generator.uniform(-bound, bound, out_features).astype(dtype)
+        self.p = p
+        self.seed = _draw_seed(generator) if seed is None else seed
+        self.offset = 0
+        dropout(np.empty(0), p, seed=self.seed)  # so that a bad argument is refused here
+
+    def __repr__(self) -> str:
+        out_features, in_features = self.params["weight"].shape
+        return f"DropConnect({in_features}, {out_features}, {self.p!r}, bias={'bias' in self.params}, seed={self.seed})"
+
+    def forward(self, x: Any) -> np.ndarray:
+        weight, bias = self.params["weight"], self.params.get("bias")
+        y = dropconnect(x, weight, bias, self.p, seed=self.seed, offset=self.offset, training=self.training)
+        self._last = x, self.p if self.training else 0.0, self.seed, self.offset
+        if self.training:
+            self.offset = (self.offset + 1) % 2**64
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        x, p, seed, offset = self._remembered()
+        by_x, by_weight, by_bias = dropconnect_backward(grad, x, self.params["weight"], p, seed=seed, offset=offset)
+        self.grads["weight"] = by_weight
+        if "bias" in self.params:
+            self.grads["bias"] = by_bias
+        return by_x

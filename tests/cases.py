@@ -272,6 +272,28 @@ OPTIM = [
 
 # ---- dropout -----------------------------------------------------------------------------------------------------
 
+
+def linear(rng, shape, dtype):
+    """(samples, inputs, units) of a linear layer."""
+    n, inputs, units = shape
+    return {
+        "x": np.asarray(rng.standard_normal((n, inputs)), dtype),
+        "weight": np.asarray(rng.standard_normal((units, inputs)), dtype),
+        "bias": np.asarray(rng.standard_normal(units), dtype),
+    }
+
+
+def linear_backward(rng, shape, dtype):
+    given = linear(rng, shape, dtype)
+    grad = np.asarray(rng.standard_normal((shape[0], shape[2])), dtype)
+    return {"grad": grad, "x": given["x"], "weight": given["weight"]}
+
+
+LINEAR = ((3, 5, 7), (1, 1, 1), (0, 3, 2), (3, 5, 0), (6, 2, 4))
+# BLAS adds k products in an order of its own: k ulp of Σ|a·b|, of which the largest result of the shapes here is at
+# least a quarter; k is at most 64.
+PRODUCTS = {np.float32: 256, np.float64: 256}
+
 DROPOUT = [
     Case("dropout", normal("x"), {"p": 0.5, "seed": 1}, out=True, traffic=(1, 1), label="fair", why="one product"),
     Case(
@@ -302,6 +324,26 @@ DROPOUT = [
         shapes=((3, 7, 5), (2, 1, 33), (4, 0, 2), (2, 3, 4, 5), (1, 9, 1, 3)),
         large=(7, 2345, 3),
         elementwise=False,
+    ),
+    Case(
+        "dropconnect",
+        linear,
+        {"p": 0.4, "seed": 5},
+        elementwise=False,
+        ulps=PRODUCTS,
+        why="k products",
+        shapes=LINEAR,
+        large=(5, 64, 1000),
+    ),
+    Case(
+        "dropconnect_backward",
+        linear_backward,
+        {"p": 0.4, "seed": 5},
+        elementwise=False,
+        ulps=PRODUCTS | {np.float32: 4000, np.float64: 4000},
+        why="up to 1000 products",
+        shapes=LINEAR,
+        large=(5, 64, 1000),
     ),
 ]
 
@@ -575,8 +617,20 @@ def losses(function: str, why: str, ulps: float, cancels: bool = False, **option
     pair, both = normal("input", "target"), {"return_grad": True}
     by_dtype = {np.float32: ulps, np.float64: 2 * ulps}  # the reference rounds in f64 as well
     return [
-        Case(function, pair, options | both, elementwise=False, ulps=by_dtype, cancels=cancels, traffic=(2, 1), why=why),
-        Case(function, pair, options, elementwise=False, ulps=by_dtype, cancels=cancels, traffic=(2, 0), label="value", why=why),
+        Case(
+            function, pair, options | both, elementwise=False, ulps=by_dtype, cancels=cancels, traffic=(2, 1), why=why
+        ),
+        Case(
+            function,
+            pair,
+            options,
+            elementwise=False,
+            ulps=by_dtype,
+            cancels=cancels,
+            traffic=(2, 0),
+            label="value",
+            why=why,
+        ),
         Case(
             function,
             pair,
@@ -631,7 +685,14 @@ LOSSES = [
     *losses("l1_loss", "d rounds once", 2),
     *losses("mse_loss", "d rounds once and enters squared, one product", 3),
     *losses("binary_cross_entropy_with_logits", "sigmoid less target; logarithms within 3 ulp", 8, cancels=True),
-    Case("sigmoid", normal("x"), out=True, ulps=ulps(2.5, 4), traffic=(1, 1), why="exp within 1 (2) ulp, a sum, a quotient"),
+    Case(
+        "sigmoid",
+        normal("x"),
+        out=True,
+        ulps=ulps(2.5, 4),
+        traffic=(1, 1),
+        why="exp within 1 (2) ulp, a sum, a quotient",
+    ),
     Case("sigmoid_backward", normal("grad", "y"), out=True, ulps=ulps(3, 4), traffic=(2, 1), why="1 − y, two products"),
     *rowwise("softmax", "x", why="terms of Σ and the quotient: 4 roundings and an exp"),
     *rowwise("log_softmax", "x", why="the largest result is a few times its rounding"),

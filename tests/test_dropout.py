@@ -245,3 +245,56 @@ def test_bad_shapes(shape, kind):
 def test_an_axis_of_a_scalar_is_refused():
     with pytest.raises(ValueError, match="axis"):
         fastreg.dropout(1.0, seed=0, axis=0)
+
+
+def test_dropconnect_in_blocks_is_the_whole_product():
+    """Several blocks of weights: every integer product is exact, so that the sums are too."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-8, 9, (3, 3000)).astype(np.float32)
+    weight = rng.integers(-8, 9, (200, 3000)).astype(np.float32)
+    grad = rng.integers(-8, 9, (3, 200)).astype(np.float32)
+    masked = 2 * weight * fastreg.dropout_mask(weight.shape, 0.5, seed=3, offset=1)
+    assert np.array_equal(fastreg.dropconnect(x, weight, p=0.5, seed=3, offset=1), x @ masked.T)
+    by_x, by_weight, by_bias = fastreg.dropconnect_backward(grad, x, weight, 0.5, seed=3, offset=1)
+    assert np.array_equal(by_x, grad @ masked)
+    assert np.array_equal(by_weight, 2 * fastreg.dropout_mask(weight.shape, 0.5, seed=3, offset=1) * (grad.T @ x))
+    assert np.array_equal(by_bias, grad.sum(0))
+
+
+def test_dropconnect_gradients_are_the_differences():
+    """Central differences of Σ grad∘y: it is linear in each argument, so that only rounding is left."""
+    rng = np.random.default_rng(1)
+    x, weight, grad = rng.standard_normal((4, 5)), rng.standard_normal((3, 5)), rng.standard_normal((4, 3))
+    by_x, by_weight, _ = fastreg.dropconnect_backward(grad, x, weight, 0.3, seed=1)
+    for given, got in (x, by_x), (weight, by_weight):
+        for index in np.ndindex(given.shape):
+            sums = []
+            before = given[index]
+            for step in (1.0, -1.0):
+                given[index] = before + step
+                sums.append((grad * fastreg.dropconnect(x, weight, p=0.3, seed=1)).sum())
+            given[index] = before
+            assert abs((sums[0] - sums[1]) / 2 - got[index]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"),
+    [
+        ({"x": np.ones(5)}, "x"),
+        ({"weight": np.ones((3, 4))}, "weight"),
+        ({"weight": np.ones(5)}, "weight"),
+        ({"bias": np.ones(4)}, "bias"),
+        ({"p": 2}, "p"),
+        ({"seed": -1}, "seed"),
+        ({"offset": -1}, "offset"),
+    ],
+)
+def test_bad_calls_of_dropconnect(bad, name):
+    given = {"x": np.ones((4, 5)), "weight": np.ones((3, 5)), "seed": 0} | bad
+    with pytest.raises(ValueError, match=name):
+        fastreg.dropconnect(**given)
+    if name != "bias":
+        with pytest.raises(ValueError, match=name):
+            fastreg.dropconnect_backward(np.ones((4, 3)), **given)
+    with pytest.raises(ValueError, match="grad"):
+        fastreg.dropconnect_backward(np.ones((4, 2)), np.ones((4, 5)), np.ones((3, 5)), seed=0)

@@ -86,3 +86,22 @@ def test_gradient_of_another_shape_is_refused():
     layer.forward(np.ones((2, 3)))
     with pytest.raises(ValueError, match="grad"):
         layer.backward(np.ones(6))
+
+
+def test_dropconnect_replays_its_last_forward():
+    layer = nn.DropConnect(6, 4, 0.3, seed=9, rng=1, dtype=np.float64)
+    rng = np.random.default_rng(2)
+    x, grad = rng.standard_normal((5, 6)), rng.standard_normal((5, 4))
+    for offset in range(2):
+        weight = layer.params["weight"] * fastreg.dropout_mask((4, 6), 0.3, seed=9, offset=offset) / 0.7
+        np.testing.assert_allclose(layer.forward(x), x @ weight.T + layer.params["bias"], rtol=1e-13)
+        np.testing.assert_allclose(layer.backward(grad), grad @ weight, rtol=1e-13, atol=1e-13)
+        assert np.array_equal(layer.grads["weight"] == 0, weight == 0)
+        np.testing.assert_allclose(layer.grads["bias"], grad.sum(0), rtol=1e-13)
+    plain = layer.eval().forward(x)
+    np.testing.assert_allclose(plain, x @ layer.params["weight"].T + layer.params["bias"], rtol=1e-13)
+    np.testing.assert_allclose(layer.backward(grad), grad @ layer.params["weight"], rtol=1e-13, atol=1e-13)
+    assert layer.offset == 2
+    assert "bias" not in nn.DropConnect(3, 2, bias=False, rng=0).params
+    with pytest.raises(TypeError, match="dtype"):
+        nn.DropConnect(3, 2, dtype=int)

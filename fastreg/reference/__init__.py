@@ -7,7 +7,7 @@ computes in float64 and rounds once at the end, so that its own rounding does no
 
 # A module that has the name of a function (dropout, norm) comes before the function does: importing
 # a submodule binds its name here, and the function must be bound last.
-from .dropout import dropout, dropout_backward, dropout_mask
+from .dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from .losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -76,6 +76,8 @@ __all__ = [
     "batch_norm_stats",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "dropconnect",
+    "dropconnect_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask",

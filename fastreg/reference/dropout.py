@@ -8,7 +8,7 @@ seed, is the same in every later version.
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from ._arrays import as_float, give
+from ._arrays import as_f64, as_float, give
 
 LANES = 16  # counters of one group; their 64 words are 256 bytes
 GROUP_BYTES = 256
@@ -114,3 +114,20 @@ def dropout(x, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=No
 def dropout_backward(grad, p=0.5, *, seed, offset=0, training=True, mode="inverted", axis=None, start=0, out=None):
     """The gradient by x. Dropout multiplies by a diagonal matrix, which is its own transpose."""
     return dropout(grad, p, seed=seed, offset=offset, training=training, mode=mode, axis=axis, start=start, out=out)
+
+
+def dropconnect(x, weight, bias=None, p=0.5, *, seed, offset=0, training=True):
+    """A linear layer whose weights are dropped: x @ (mask∘weight)ᵀ/(1 − p) + bias, no mask otherwise."""
+    x = as_float(x)
+    masked = dropout(as_f64(as_float(weight).astype(x.dtype)), p, seed=seed, offset=offset, training=training)
+    y = as_f64(x) @ masked.T
+    return give(y if bias is None else y + as_f64(bias), x.dtype)
+
+
+def dropconnect_backward(grad, x, weight, p=0.5, *, seed, offset=0):
+    """Gradients by x, weight and bias."""
+    x = as_float(x)
+    grad = as_f64(grad)
+    masked = dropout(as_f64(weight), p, seed=seed, offset=offset)
+    grad_weight = dropout(grad.T @ as_f64(x), p, seed=seed, offset=offset)
+    return tuple(give(g, x.dtype) for g in (grad @ masked, grad_weight, grad.sum(axis=0)))
