@@ -1,7 +1,7 @@
 """Are the decisions of dropout what they say? `make statistics` writes benchmarks/STATISTICS.md.
 
-Rates over 10⁹ decisions a probability; correlations across lags, rows, seeds, offsets, and between forward and backward,
-each as a z-score (standard normal where the decisions are independent); and dieharder on bits made of masks.
+Rates over 10⁹ decisions a probability; correlations across lags, rows, seeds, offsets, and between forward and
+backward, each as a z-score (standard normal where the decisions are independent); and dieharder on bits made of masks.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def correlation(a, b, p):
 
 def correlations(n):
     yield f"\n## Correlations over {n:,} decisions\n"
-    yield "The largest |z| of each kind. Among k independent normal numbers it is about √(2·ln k); |z| > 5.5 would fail.\n"
+    yield "The largest |z| of each kind; that of k independent normal numbers is about √(2·ln k). 5.5 would fail.\n"
     yield "| between | p | pairs of masks | largest \\|z\\| | expected |\n|---|---|---|---|---|"
     for p in (0.5, 0.1, 0.9):
         first = fastreg.dropout_mask(n, p, seed=1)
@@ -114,6 +114,7 @@ def von_neumann_bits(n, seed, p=0.3):
 
 # Those of dieharder's tests that need tens of megabytes, not gigabytes.
 TESTS = ("0", "1", "2", "3", "4", "8", "10", "11", "12", "15", "16", "100", "101", "102 -n 4", "204", "205", "206")
+SHOWN = ("test_name", "ntuple", "pvalues", "assessment")
 
 
 def dieharder(tests):
@@ -132,8 +133,7 @@ def dieharder(tests):
         for test in tests:
             number, *options = test.split()
             run = subprocess.Popen(
-                [program, "-g", "200", "-d", number, *options, "-D", "test_name", "-D", "ntuple", "-D", "pvalues"]
-                + ["-D", "assessment"],
+                [program, "-g", "200", "-d", number, *options, *(f"-D{what}" for what in SHOWN)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=False,

@@ -4,8 +4,8 @@ A network with dropout is asked many times about one input, each time with anoth
 mean of the answers is the prediction; their spread says how much the network's parts disagree, which they do more where
 there were no data (Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016).
 
-Here it learns the progress of diabetes from the body mass index of scikit-learn's bundled patients, but is shown none of
-the heaviest sixth. Nothing is stored but a seed: prediction k is `offset = k`, today and on any machine.
+Here it learns the progress of diabetes from the body mass index of scikit-learn's bundled patients, but is shown none
+of the heaviest sixth. Nothing is stored but a seed: prediction k is `offset = k`, today and on any machine.
 
     python examples/mc_dropout.py                     two lines here, a picture in mc_dropout.png
 """
