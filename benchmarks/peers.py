@@ -140,6 +140,178 @@ def _(x, lam, out=None):
     return jitted(lambda x: x - jax().numpy.clip(x, -lam, lam), out, x)
 
 
+# Proximal operators and projections ---------------------------------------------------------------
+
+
+def composition(function, library="numpy"):
+    """A peer that is an expression in NumPy, in memory of its own."""
+
+    def builder(out=None, **arguments):
+        return Call(lambda: function(**arguments))
+
+    PEERS.setdefault(function.__name__, {})[library] = builder
+    return function
+
+
+@composition
+def hard_threshold(x, lam):
+    return x * (np.abs(x) > lam)
+
+
+@composition
+def prox_l1(x, lam, step=1.0):
+    return x - np.clip(x, -step * lam, step * lam)
+
+
+@composition
+def prox_l0(x, lam, step=1.0):
+    return x * (np.abs(x) > math.sqrt(2 * step * lam))
+
+
+@composition
+def prox_sq_l2(x, lam, step=1.0):
+    return x * (1 / (1 + step * lam))
+
+
+@composition
+def prox_elastic_net(x, l1, l2, step=1.0):
+    return prox_l1(x, l1, step) * (1 / (1 + step * l2))
+
+
+@composition
+def prox_mcp(x, lam, gamma=3.0, step=1.0):
+    return np.where(np.abs(x) > gamma * lam, x, prox_l1(x, lam, step) * (1 / (1 - step / gamma)))
+
+
+@composition
+def prox_scad(x, lam, gamma=3.7, step=1.0):
+    m, soft = np.abs(x), prox_l1(x, lam, step)
+    line = ((gamma - 1) * x - np.sign(x) * (step * gamma * lam)) * (1 / (gamma - 1 - step))
+    return np.where(m <= (1 + step) * lam, soft, np.where(m > gamma * lam, x, line))
+
+
+@peer("project_box", "numpy")
+def _(x, lower, upper, out=None):
+    return Call(np.clip, x, lower, upper, out=out)
+
+
+@peer("project_linf_ball", "numpy")
+def _(x, radius, out=None):
+    return Call(np.clip, x, -radius, radius, out=out)
+
+
+@composition
+def prox_l2(x, lam):
+    return x * max(1 - lam / np.linalg.norm(x), 0)
+
+
+@composition
+def prox_group_lasso(x, lam, axis=None, groups=None):
+    if groups is None:
+        return x * np.maximum(1 - lam / np.linalg.norm(x, axis=axis, keepdims=True), 0)
+    norm = np.sqrt(np.bincount(groups, weights=x * x))
+    return x * np.maximum(1 - lam / norm, 0)[groups].astype(x.dtype)
+
+
+def sorted_threshold(x, total):
+    """The method by sorting (Held, Wolfe and Crowder 1974) that everyone writes."""
+    down = np.sort(x)[::-1]
+    theta = (np.cumsum(down, dtype=np.float64) - total) / np.arange(1, x.size + 1)
+    return x.dtype.type(theta[np.flatnonzero(down > theta)[-1]])
+
+
+@composition
+def project_simplex(x, total):
+    return np.maximum(x - sorted_threshold(x, total), 0)
+
+
+@composition
+def project_l1_ball(x, radius):
+    theta = sorted_threshold(np.abs(x), radius)
+    return x - np.clip(x, -theta, theta)
+
+
+@composition
+def prox_linf(x, lam):
+    theta = sorted_threshold(np.abs(x), lam)
+    return np.clip(x, -theta, theta)
+
+
+@composition
+def prox_nuclear(x, lam):
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    return (u * np.maximum(s - lam, 0)) @ vt
+
+
+@cache
+def pyproximal():
+    import pyproximal
+
+    return pyproximal
+
+
+# Its L0 thresholds elsewhere, and it has no MCP; its projections take a vector.
+PYPROXIMAL = {
+    "soft_threshold": lambda m, x, lam: (m.L1(lam), 1.0),
+    "prox_l1": lambda m, x, lam, step=1.0: (m.L1(lam), step),
+    "prox_sq_l2": lambda m, x, lam, step=1.0: (m.L2(sigma=lam), step),
+    "prox_l2": lambda m, x, lam, step=1.0: (m.Euclidean(lam), step),
+    "project_box": lambda m, x, lower, upper: (m.Box(lower, upper), 1.0),
+    "project_simplex": lambda m, x, total: (m.Simplex(x.size, total), 1.0),
+    "project_l1_ball": lambda m, x, radius: (m.L1Ball(x.size, radius), 1.0),
+    "prox_nuclear": lambda m, x, lam, step=1.0: (m.Nuclear(x.shape, lam), step),
+}
+for name, of in PYPROXIMAL.items():
+
+    @peer(name, "pyproximal")
+    def _(x, out=None, of=of, **arguments):
+        operator, tau = of(pyproximal(), x, **arguments)
+        return Call(operator.prox, x.ravel(), tau)
+
+
+@peer("prox_l1", "torch")
+def _(x, lam, step=1.0, out=None):
+    return PEERS["soft_threshold"]["torch"](x, step * lam, out)
+
+
+@peer("hard_threshold", "torch")
+def _(x, lam, out=None):
+    x, out = tensors(x, out)
+    return Call(torch().nn.functional.hardshrink, x, lam)
+
+
+@peer("project_box", "torch")
+def _(x, lower, upper, out=None):
+    x, out = tensors(x, out)
+    return Call(torch().clamp, x, lower, upper, out=out)
+
+
+@peer("prox_sq_l2", "torch")
+def _(x, lam, step=1.0, out=None):
+    x, out = tensors(x, out)
+    return Call(torch().mul, x, 1 / (1 + step * lam), out=out)
+
+
+@peer("prox_group_lasso", "torch")
+def _(x, lam, axis=None, groups=None, out=None):
+    if groups is not None:
+        return None
+    (x,) = tensors(x)
+    return Call(lambda: x * (1 - lam / x.norm(dim=axis, keepdim=True)).clamp_(min=0))
+
+
+@peer("project_simplex", "torch")
+def _(x, total, out=None):
+    (x,) = tensors(x)
+
+    def call():
+        down = x.sort(descending=True).values
+        theta = (down.cumsum(0, dtype=torch().float64) - total) / torch().arange(1, x.numel() + 1)
+        return (x - theta[(down > theta).nonzero()[-1]].to(x.dtype)).clamp_(min=0)
+
+    return Call(call)
+
+
 # Fused updates ------------------------------------------------------------------------------------
 
 

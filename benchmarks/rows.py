@@ -46,6 +46,11 @@ def vector(*names, wider=1.0):
     return inputs
 
 
+def labelled(rng, shape, dtype):
+    """A label for each element, in no order, of a hundred elements each."""
+    return vector("x")(rng, shape, dtype) | {"groups": rng.integers(0, shape[0] // 100, shape)}
+
+
 def image(rng, shape, dtype):
     """Arguments of batch_norm: features with a mean and a scale of their own."""
     channels, wide = shape[1], (-1,) + (1,) * (len(shape) - 2)
@@ -109,6 +114,20 @@ ROWS = [
     ),
     Row("smooth_l1_loss", "", vector("input", "target", wider=1.5), traffic=(2, 0), out=False),
 ]
+MILLION, SMALL = ((10**6,),), ((1000,),)
+# Passes over memory: a norm or a threshold is one read, the result a read and a write.
+ROWS += [
+    Row("prox_l2", "", vector("x"), {"lam": 1.0}, (2, 1), shapes=SMALL + MILLION, shapes_f64=MILLION),
+    Row("prox_group_lasso", "rows", vector("x"), {"lam": 1.0, "axis": 1}, (2, 1), shapes=((1000, 1000), (125_000, 8))),
+    Row("prox_group_lasso", "columns", vector("x"), {"lam": 1.0, "axis": 0}, (2, 1), shapes=((1000, 1000),)),
+    Row("prox_group_lasso", "labels", labelled, {"lam": 1.0}, (2, 1), shapes=MILLION, shapes_f64=MILLION),
+    Row("project_simplex", "few kept", vector("x"), {"total": 1.0}, (2, 1), shapes=SMALL + MILLION, shapes_f64=MILLION),
+    Row("project_simplex", "many kept", vector("x"), {"total": 1e5}, (2, 1), shapes=MILLION, shapes_f64=MILLION),
+    Row("project_l1_ball", "half the norm", vector("x"), {"radius": 4e5}, (2, 1), shapes=MILLION, shapes_f64=MILLION),
+    Row("prox_linf", "half the norm", vector("x"), {"lam": 4e5}, (2, 1), shapes=MILLION, shapes_f64=MILLION),
+    Row("prox_tv1d", "", vector("x"), {"lam": 1.0}, shapes=SMALL + MILLION, shapes_f64=MILLION),
+    Row("prox_nuclear", "", vector("x"), {"lam": 60.0}, shapes=((4000, 200), (300, 300))),
+]
 LISTED = {row.function for row in ROWS}
 ROWS += [
     Row(case.function, case.label, case.inputs, case.options, case.traffic, case.inplace, case.out, shapes=SIZES[:2])
@@ -167,6 +186,15 @@ TARGETS = [
     Target("batch_norm_backward", "torch", 1 / 2),
     Target("smooth_l1_loss with gradient", "limit", 1.1, MIDDLE + BIG),
     Target("smooth_l1_loss", "limit", 1.1, MIDDLE + BIG),
+    *(
+        Target(row.name, "np.multiply", 1.1, MIDDLE)
+        for row in ROWS
+        if row.function.startswith(("prox_", "project_", "hard_")) and (M,) in row.shapes
+    ),
+    Target("project_simplex few kept", "numpy", 1 / 10, MILLION),
+    Target("project_simplex many kept", "numpy", 1 / 10, MILLION),
+    Target("project_l1_ball half the norm", "numpy", 1 / 10, MILLION),
+    Target("prox_linf half the norm", "numpy", 1 / 10, MILLION),
     Target("soft_threshold", "1 thread", 1 / 1.8, ((256 * K,), (M,)), threads="all"),
     *(Target(row.name, "1 thread", 1 / 1.8, MIDDLE, "all") for row in ROWS[1:] if (M,) in row.shapes),
     *(Target(row.name, "1 thread", NO_SLOWER, threads="all") for row in ROWS),
