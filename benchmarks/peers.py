@@ -708,6 +708,62 @@ def _(grad, x, mean, rstd, weight):
     return jitted(backward, None, grad, x, mean, rstd, weight)
 
 
+@peer("layer_norm", "torch")
+def _(x, weight, bias, normalized_shape, out=None):
+    return Call(torch().nn.functional.layer_norm, tensors(x)[0], (normalized_shape,), *tensors(weight, bias))
+
+
+@peer("layer_norm_backward", "torch")
+def _(grad, x, mean, rstd, weight):
+    grad, x, weight, mean, rstd = tensors(grad, x, weight, mean[..., None], rstd[..., None])
+    backward = torch().ops.aten.native_layer_norm_backward
+    return Call(backward, grad, x, [x.shape[-1]], mean, rstd, weight, torch().zeros_like(weight), [True, True, True])
+
+
+@peer("rms_norm", "torch")
+def _(x, weight, normalized_shape, out=None):
+    return Call(torch().nn.functional.rms_norm, tensors(x)[0], (normalized_shape,), *tensors(weight))
+
+
+def differentiate(forward, grad, x, weight):
+    """What a training step does where there is no operator for the backward pass alone: the tape, without its forward."""
+    x.requires_grad_()
+    weight.requires_grad_()
+    y = forward(x, weight)
+    return Call(torch().autograd.grad, y, (x, weight), grad, retain_graph=True)
+
+
+@peer("rms_norm_backward", "torch")
+def _(grad, x, rstd, weight):
+    grad, x, weight = tensors(grad, x, weight)
+    return differentiate(lambda x, w: torch().nn.functional.rms_norm(x, w.shape, w), grad, x, weight)
+
+
+@peer("group_norm", "torch")
+def _(x, weight, bias, num_groups, out=None):
+    return Call(torch().nn.functional.group_norm, tensors(x)[0], num_groups, *tensors(weight, bias))
+
+
+@peer("group_norm_backward", "torch")
+def _(grad, x, mean, rstd, weight):
+    grad, x, mean, rstd, weight = tensors(grad, x, mean, rstd, weight)
+    n, c, inner = x.shape[0], x.shape[1], x[0, 0].numel()
+    backward = torch().ops.aten.native_group_norm_backward
+    return Call(backward, grad, x, mean, rstd, weight, n, c, inner, mean.shape[1], [True, True, True])
+
+
+@peer("instance_norm", "torch")
+def _(x, weight, bias, out=None):
+    x, weight, bias = tensors(x, weight, bias)
+    return Call(torch().nn.functional.instance_norm, x, None, None, weight, bias)
+
+
+@peer("instance_norm_backward", "torch")
+def _(grad, x, mean, rstd, weight):
+    grad, x, weight = tensors(grad, x, weight)
+    return differentiate(lambda x, w: torch().nn.functional.instance_norm(x, None, None, w), grad, x, weight)
+
+
 # Losses -------------------------------------------------------------------------------------------
 
 

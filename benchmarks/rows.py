@@ -78,6 +78,37 @@ def image_backward(rng, shape, dtype):
     }
 
 
+def rows(*names):
+    """Arguments of layer_norm or rms_norm over the last axis, and of their backward."""
+
+    def inputs(rng, shape, dtype):
+        x = rng.standard_normal(shape, dtype=dtype) + dtype(1)
+        arrays = {"grad": rng.standard_normal(shape, dtype=dtype), "x": x}
+        arrays["mean"] = x.mean(-1)
+        square = x.var(-1) if "mean" in names else np.square(x).mean(-1)
+        arrays["rstd"] = ((square + 1e-5) ** -0.5).astype(dtype)
+        arrays |= {name: rng.standard_normal(shape[-1:], dtype=dtype) for name in ("weight", "bias")}
+        return {name: arrays[name] for name in names}
+
+    return inputs
+
+
+def groups(number, *names):
+    """Arguments of group_norm (0: instance_norm), and of their backward."""
+
+    def inputs(rng, shape, dtype):
+        x = rng.standard_normal(shape, dtype=dtype) + dtype(1)
+        grouped = x.reshape(shape[0], number or shape[1], -1)
+        arrays = {"grad": rng.standard_normal(shape, dtype=dtype), "x": x, "mean": grouped.mean(-1)}
+        arrays["rstd"] = ((grouped.var(-1) + 1e-5) ** -0.5).astype(dtype)
+        arrays |= {name: rng.standard_normal(shape[1], dtype=dtype) for name in ("weight", "bias")}
+        return {name: arrays[name] for name in names}
+
+    return inputs
+
+
+AFFINE, WEIGHED = ("x", "weight", "bias"), ("grad", "x", "mean", "rstd", "weight")
+TOKENS = ((64, 128, 768), (8192, 1024))
 THRESHOLD = ((1000,), (16 * K,), (256 * K,), (M,), (16 * M,), (64 * M,))
 IMAGES = ((32, 64, 56, 56), (64, 256, 14, 14), (256, 64, 8, 8), (128, 512), (8192, 256))
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
@@ -104,6 +135,22 @@ ROWS = [
     Row("batch_norm", "training", image, {"training": True}, shapes=IMAGES, shapes_f64=IMAGES[1:2]),
     Row("batch_norm", "inference", image, shapes=IMAGES),
     Row("batch_norm_backward", "", image_backward, traffic=(2, 1), out=False, shapes=IMAGES),
+    Row("batch_norm", "training with ReLU", image, {"training": True, "activation": "relu"}, shapes=IMAGES[:3]),
+    *(
+        Row(f"{kind}_norm", f"over {n}", rows(*names), {"normalized_shape": n}, shapes=(shape,))
+        for kind, names in (("layer", AFFINE), ("rms", AFFINE[:2]))
+        for shape in TOKENS
+        for n in shape[-1:]
+    ),
+    Row("layer_norm_backward", "", rows(*WEIGHED), traffic=(2, 1), out=False, shapes=TOKENS),
+    Row("rms_norm_backward", "", rows("grad", "x", "rstd", "weight"), traffic=(2, 1), out=False, shapes=TOKENS),
+    *(Row("group_norm", f"{n} groups", groups(n, *AFFINE), {"num_groups": n}, shapes=IMAGES[:3]) for n in (8, 32)),
+    *(
+        Row("group_norm_backward", f"{n} groups", groups(n, *WEIGHED), traffic=(2, 1), out=False, shapes=IMAGES[:3])
+        for n in (8, 32)
+    ),
+    Row("instance_norm", "", groups(0, *AFFINE), shapes=IMAGES[:3]),
+    Row("instance_norm_backward", "", groups(0, *WEIGHED), traffic=(2, 1), out=False, shapes=IMAGES[:3]),
     Row(
         "smooth_l1_loss",
         "with gradient",
@@ -184,6 +231,12 @@ TARGETS = [
     Target("batch_norm training", "torch", 1 / 6, IMAGES[:3]),
     Target("batch_norm training", "torch", 1 / 1.5, IMAGES[3:]),
     Target("batch_norm_backward", "torch", 1 / 2),
+    Target("batch_norm training with ReLU", "row batch_norm training", NO_SLOWER),
+    *(Target(f"{kind}_norm over {n}", "torch", 1 / 1.5) for kind in ("layer", "rms") for n in (768, 1024)),
+    *(Target(f"{kind}_norm_backward", "torch", 1 / 2) for kind in ("layer", "rms", "instance")),
+    *(Target(f"group_norm {n} groups", "torch", 1 / 1.5) for n in (8, 32)),
+    *(Target(f"group_norm_backward {n} groups", "torch", 1 / 2) for n in (8, 32)),
+    Target("instance_norm", "torch", 1 / 1.5),
     Target("smooth_l1_loss with gradient", "limit", 1.1, MIDDLE + BIG),
     Target("smooth_l1_loss", "limit", 1.1, MIDDLE + BIG),
     *(

@@ -7,8 +7,20 @@ from typing import Any
 import numpy as np
 
 from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward
+from fastreg._norm import (
+    batch_norm,
+    batch_norm_backward,
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 
-__all__ = ["DropConnect", "Dropout", "Layer"]
+__all__ = ["BatchNorm", "DropConnect", "Dropout", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "RMSNorm"]
 
 
 class Layer:
@@ -261,3 +273,311 @@ class DropConnect(Layer):
         if "bias" in self.params:
             self.grads["bias"] = by_bias
         return by_x
+
+
+class _Norm(Layer):
+    """What the normalisations share: a weight of ones and a bias of zeros at first, if there are any."""
+
+    def __init__(self, shape: Any, eps: float | None, affine: bool, dtype: Any, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.eps, self.affine = eps, affine
+        if affine:
+            self.params = {name: (np.ones if name == "weight" else np.zeros)(shape, dtype) for name in names}
+        elif np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"dtype: got {np.dtype(dtype)}; float32 and float64 are allowed")
+        if any(param.dtype not in (np.float32, np.float64) for param in self.params.values()):
+            raise TypeError(f"dtype: got {np.dtype(dtype)}; float32 and float64 are allowed")
+
+    def _keep(self, gradients: tuple[np.ndarray, ...]) -> np.ndarray:
+        grad_x, *others = gradients
+        self.grads = {name: grad for name, grad in zip(("weight", "bias"), others, strict=False) if name in self.params}
+        return grad_x
+
+
+class BatchNorm(_Norm):
+    r"""Batch normalisation with its running statistics; see `fastreg.batch_norm`.
+
+    In training (at first) a batch is normalised by its own statistics, and the running ones follow; after `eval()`, by
+    the running ones.
+
+    Parameters
+    ----------
+    num_features : int
+        The number of channels.
+    eps : float
+        Added to the variance.
+    momentum : float
+        The weight of the new value in the running statistics (Keras's 0.99 is 0.01 here).
+    affine : bool
+        Whether there are a weight and a bias.
+    axis : int
+        The axis of the channels; −1 for channels-last.
+    activation : {None, "relu"}
+        "relu" is fused.
+    dtype : float32 or float64
+        Of the parameters and running statistics; that of the data it will see.
+
+    Attributes
+    ----------
+    running_mean, running_var : ndarray of shape (num_features,)
+        In the state dict, beside `params`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import BatchNorm
+    >>> layer = BatchNorm(2, eps=0.0, dtype=np.float64)
+    >>> layer.forward(np.array([[1.0, 10.0], [3.0, 30.0]]))
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> layer.running_mean
+    array([0.2, 2. ])
+    >>> layer.eval().forward(np.array([[0.2, 2.0]]))
+    array([[0., 0.]])
+    """
+
+    buffers = ("running_mean", "running_var")
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        axis: int = 1,
+        activation: str | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__(num_features, eps, affine, dtype, ("weight", "bias"))
+        self.momentum, self.axis, self.activation = momentum, axis, activation
+        self.running_mean, self.running_var = np.zeros(num_features, dtype), np.ones(num_features, dtype)
+
+    def __repr__(self) -> str:
+        return (
+            f"BatchNorm({self.running_mean.size}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"axis={self.axis}, activation={self.activation!r}, dtype=np.{self.running_mean.dtype})"
+        )
+
+    def forward(self, x: Any) -> np.ndarray:
+        y, mean, rstd = batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            **self.params,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+            axis=self.axis,
+            activation=self.activation,
+            return_stats=True,
+        )
+        self._last = x, mean, rstd, self.training
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        x, mean, rstd, training = self._remembered()
+        return self._keep(
+            batch_norm_backward(
+                grad, x, mean, rstd, **self.params, axis=self.axis, activation=self.activation, training=training
+            )
+        )
+
+
+class LayerNorm(_Norm):
+    r"""Layer normalisation over the last axes; see `fastreg.layer_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        The lengths of the axes.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are a weight and a bias.
+    dtype : float32 or float64
+        Of the parameters; that of the data it will see.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import LayerNorm
+    >>> layer = LayerNorm(2, eps=0.0, dtype=np.float64)
+    >>> layer.forward(np.array([[1.0, 3.0], [10.0, 30.0]]))
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+
+    def __init__(
+        self, normalized_shape: Any, *, eps: float = 1e-5, affine: bool = True, dtype: Any = np.float32
+    ) -> None:
+        super().__init__(normalized_shape, eps, affine, dtype, ("weight", "bias"))
+        self.normalized_shape = normalized_shape
+
+    def __repr__(self) -> str:
+        return f"LayerNorm({self.normalized_shape}, eps={self.eps}, affine={self.affine})"
+
+    def forward(self, x: Any) -> np.ndarray:
+        y, mean, rstd = layer_norm(x, self.normalized_shape, **self.params, eps=self.eps, return_stats=True)
+        self._last = x, mean, rstd
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        return self._keep(layer_norm_backward(grad, *self._remembered(), self.params.get("weight")))
+
+
+class RMSNorm(_Norm):
+    r"""Root mean square normalisation over the last axes; see `fastreg.rms_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        The lengths of the axes.
+    eps : float, optional
+        Added to the mean square; the machine epsilon of the data's dtype by default.
+    affine : bool
+        Whether there is a weight.
+    dtype : float32 or float64
+        Of the weight; that of the data it will see.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import RMSNorm
+    >>> RMSNorm(2, eps=0.0, dtype=np.float64).forward(np.array([[3.0, -3.0], [5.0, 5.0]]))
+    array([[ 1., -1.],
+           [ 1.,  1.]])
+    """
+
+    def __init__(
+        self, normalized_shape: Any, *, eps: float | None = None, affine: bool = True, dtype: Any = np.float32
+    ) -> None:
+        super().__init__(normalized_shape, eps, affine, dtype, ("weight",))
+        self.normalized_shape = normalized_shape
+
+    def __repr__(self) -> str:
+        return f"RMSNorm({self.normalized_shape}, eps={self.eps}, affine={self.affine})"
+
+    def forward(self, x: Any) -> np.ndarray:
+        y, rstd = rms_norm(x, self.normalized_shape, **self.params, eps=self.eps, return_stats=True)
+        self._last = x, rstd
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        return self._keep(rms_norm_backward(grad, *self._remembered(), self.params.get("weight")))
+
+
+class GroupNorm(_Norm):
+    r"""Group normalisation; see `fastreg.group_norm`.
+
+    Parameters
+    ----------
+    num_groups : int
+        Into how many groups of neighbours the channels are divided.
+    num_channels : int
+        The number of channels.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are a weight and a bias.
+    dtype : float32 or float64
+        Of the parameters; that of the data it will see.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import GroupNorm
+    >>> GroupNorm(2, 4, eps=0.0, dtype=np.float64).forward(np.array([[1.0, 3.0, 10.0, 30.0]]))
+    array([[-1.,  1., -1.,  1.]])
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, dtype: Any = np.float32
+    ) -> None:
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(
+                f"num_groups: got {num_groups}; a divisor of num_channels, which is {num_channels}, is needed"
+            )
+        super().__init__(num_channels, eps, affine, dtype, ("weight", "bias"))
+        self.num_groups, self.num_channels = num_groups, num_channels
+
+    def __repr__(self) -> str:
+        return f"GroupNorm({self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine})"
+
+    def forward(self, x: Any) -> np.ndarray:
+        y, mean, rstd = group_norm(x, self.num_groups, **self.params, eps=self.eps, return_stats=True)
+        self._last = x, mean, rstd
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        return self._keep(group_norm_backward(grad, *self._remembered(), self.params.get("weight")))
+
+
+class InstanceNorm(_Norm):
+    r"""Instance normalisation; see `fastreg.instance_norm`.
+
+    Parameters
+    ----------
+    num_features : int
+        The number of channels.
+    eps : float
+        Added to the variance.
+    momentum : float
+        The weight of the new value in the running statistics.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Whether there are running statistics, which normalise after `eval()`; without them the input's always do.
+    dtype : float32 or float64
+        Of the parameters and running statistics; that of the data it will see.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastreg.nn import InstanceNorm
+    >>> InstanceNorm(2, eps=0.0, dtype=np.float64).forward(np.array([[[1.0, 3.0], [10.0, 30.0]]]))
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = False,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__(num_features, eps, affine, dtype, ("weight", "bias"))
+        self.num_features, self.momentum = num_features, momentum
+        self.running_mean = self.running_var = None
+        if track_running_stats:
+            self.buffers = ("running_mean", "running_var")
+            self.running_mean, self.running_var = np.zeros(num_features, dtype), np.ones(num_features, dtype)
+
+    def __repr__(self) -> str:
+        return (
+            f"InstanceNorm({self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.running_mean is not None})"
+        )
+
+    def forward(self, x: Any) -> np.ndarray:
+        own = self.training or self.running_mean is None
+        y, mean, rstd = instance_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            **self.params,
+            use_input_stats=own,
+            momentum=self.momentum,
+            eps=self.eps,
+            return_stats=True,
+        )
+        self._last = x, mean, rstd, own
+        return y
+
+    def backward(self, grad: Any) -> np.ndarray:
+        x, mean, rstd, own = self._remembered()
+        return self._keep(instance_norm_backward(grad, x, mean, rstd, self.params.get("weight"), use_input_stats=own))

@@ -105,3 +105,75 @@ def test_dropconnect_replays_its_last_forward():
     assert "bias" not in nn.DropConnect(3, 2, bias=False, rng=0).params
     with pytest.raises(TypeError, match="dtype"):
         nn.DropConnect(3, 2, dtype=int)
+
+
+NORMS = (
+    (lambda dtype: nn.BatchNorm(4, dtype=dtype), (6, 4, 5)),
+    (lambda dtype: nn.BatchNorm(5, axis=-1, activation="relu", dtype=dtype), (6, 4, 5)),
+    (lambda dtype: nn.LayerNorm((4, 5), dtype=dtype), (6, 4, 5)),
+    (lambda dtype: nn.RMSNorm(5, dtype=dtype), (6, 4, 5)),
+    (lambda dtype: nn.GroupNorm(2, 4, dtype=dtype), (6, 4, 5)),
+    (lambda dtype: nn.InstanceNorm(4, track_running_stats=True, dtype=dtype), (6, 4, 5)),
+)
+
+
+@pytest.mark.parametrize(("make", "shape"), NORMS)
+def test_norm_layers_train_by_their_own_gradients(make, shape):
+    """The gradients that `backward` leaves are those of central differences, in training and at inference."""
+    rng = np.random.default_rng(1)
+    layer, x, grad = make(np.float64), rng.standard_normal(shape), rng.standard_normal(shape)
+    for param in layer.params.values():
+        param += 0.3 * rng.standard_normal(param.shape)
+    for mode in (layer.train, layer.eval):
+        mode()
+        layer.forward(x)
+        gradients = [layer.backward(grad), *layer.grads.values()]
+        assert list(layer.grads) == list(layer.params)
+        for array, gradient in zip((x, *layer.params.values()), gradients, strict=True):
+            for index in list(np.ndindex(array.shape))[::7]:
+                kept, sides = array[index], []
+                for step in (1e-5, -1e-5):
+                    array[index] = kept + step
+                    before = layer.state_dict()
+                    sides.append((layer.forward(x) * grad).sum())
+                    layer.load_state_dict(before)  # running statistics have moved
+                array[index] = kept
+                assert abs((sides[0] - sides[1]) / 2e-5 - gradient[index]) < 1e-7
+
+
+@pytest.mark.parametrize(("make", "shape"), NORMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_norm_layers_are_their_functions_and_keep_their_state(make, shape, dtype):
+    x = np.asarray(np.random.default_rng(2).standard_normal(shape) + 1, dtype)
+    layer, other = make(dtype), make(dtype)
+    y = layer.forward(x)
+    assert y.dtype == dtype
+    if layer.buffers:
+        assert not np.array_equal(layer.running_mean, other.running_mean)
+    for param in layer.params.values():
+        param += 1
+    other.load_state_dict(layer.state_dict())
+    assert np.array_equal(layer.eval().forward(x), other.eval().forward(x))
+    with pytest.raises(RuntimeError, match="forward"):
+        make(dtype).backward(x)
+
+
+def test_norm_layers_without_parameters_and_bad_ones():
+    x = np.random.default_rng(3).standard_normal((6, 4, 5))
+    for layer in (
+        nn.BatchNorm(4, affine=False, dtype=np.float64),
+        nn.LayerNorm(5, affine=False, dtype=np.float64),
+        nn.RMSNorm(5, affine=False, dtype=np.float64),
+        nn.GroupNorm(2, 4, affine=False, dtype=np.float64),
+        nn.InstanceNorm(4, affine=False, dtype=np.float64),
+    ):
+        layer.forward(x)
+        assert layer.backward(x).shape == x.shape
+        assert layer.params == layer.grads == {}
+    with pytest.raises(ValueError, match="num_groups"):
+        nn.GroupNorm(3, 4)
+    for affine in (True, False):
+        with pytest.raises(TypeError, match="dtype"):
+            nn.LayerNorm(4, affine=affine, dtype=np.int32)
+    with pytest.raises(ValueError, match=r"eval mode.*layer_norm.*group_norm"):
+        nn.BatchNorm(4).forward(np.ones((1, 4), np.float32))

@@ -1,6 +1,10 @@
 """Normalisation: what only this family promises."""
 
 import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -436,3 +440,12 @@ def test_folding_into_a_linear_layer(dtype):
         fastreg.fold_batch_norm(weight, bias, mean, var, gamma[:3])
     with pytest.raises(TypeError, match="mean"):
         fastreg.fold_batch_norm(weight, bias, None, var)
+
+
+def test_two_processes_normalise_one_batch():
+    """examples/two_processes.py, as a person would run it: what the halves make of it is what the whole does."""
+    example = Path(__file__).parent.parent / "examples/two_processes.py"
+    run = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=120, check=True)
+    distance = float(re.search(r"two processes: (\S+) from one process", run.stdout).group(1))
+    # The largest |y| is about 5, where a unit in the last place is 4.8e-7.
+    assert distance <= 4.8e-7
