@@ -726,7 +726,7 @@ def _(x, weight, normalized_shape, out=None):
 
 
 def differentiate(forward, grad, x, weight):
-    """What a training step does where there is no operator for the backward pass alone: the tape, without its forward."""
+    """The backward pass alone where no operator gives it: what the tape of one forward pass does."""
     x.requires_grad_()
     weight.requires_grad_()
     y = forward(x, weight)
