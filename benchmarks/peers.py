@@ -729,7 +729,8 @@ def differentiate(forward, grad, x, weight):
     """The backward pass alone where no operator gives it: what the tape of one forward pass does."""
     x.requires_grad_()
     weight.requires_grad_()
-    y = forward(x, weight)
+    with torch().enable_grad():
+        y = forward(x, weight)
     return Call(torch().autograd.grad, y, (x, weight), grad, retain_graph=True)
 
 
