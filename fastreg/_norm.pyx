@@ -1444,6 +1444,7 @@ def instance_norm_backward(grad, x, mean, rstd, weight=None, *, use_input_stats=
     array([6., 6.])
     """
     cdef ndarray X = as_floating(x, "x")
+    check_shape(X, as_floating(grad, "grad"), "x", "grad")
     channels_of(X)
     cdef ndarray M = statistics(mean, (<object>X).shape[:2], X, "mean")
     return group_gradients(grad, X, M, rstd, weight, bool(use_input_stats))

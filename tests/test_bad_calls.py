@@ -63,13 +63,15 @@ REFUSED = {
     "axis": (*NO_INTEGER, 99, -99, 2**70),
     **dict.fromkeys(("reduction", "mode"), (*NO_CHOICE, None)),
     "activation": NO_CHOICE,
+    "normalized_shape": (1.5, "1", (1.5,), [], (), 10**6, (10**6,), -1, object()),
+    "num_groups": (*NO_INTEGER, None, 0, -1, 10**6),
     "groups": ([0.5, 1.5], ["a", "b"], np.zeros(3, complex), {}, object(), [[[[1]]]]),
     "pos_weight": NO_ARRAY,
     "weights": (*NO_ARRAY, [[-1.0]], [[[float("nan")]]]),
 }
 ADAM_STEP = (*NO_INTEGER, None, 0, -1, 2**64)
 # Parameters that take any object for its truth, or have a law of their own above or in their family's tests.
-FREE = {"training", "return_grad", "return_stats", "decoupled", "nesterov", "packed", "shape", "keepdims"}
+FREE = {"training", "return_grad", "return_stats", "decoupled", "nesterov", "packed", "shape", "keepdims", "use_input_stats"}
 OPTIONAL_ARRAYS = {name for case in CASES for name in case.make(case.shapes[-1], np.float64)}
 
 
@@ -105,6 +107,8 @@ def refused_by(case, name, dtype, inputs):
         return bad
     if name == "step" and case.function == "adam_step":
         return ADAM_STEP
+    if name == "eps" and case.function == "rms_norm":  # None is the dtype's own epsilon
+        return [bad for bad in REFUSED["eps"] if bad is not None]
     return REFUSED.get(name, NO_ARRAY if name in OPTIONAL_ARRAYS else ())
 
 
