@@ -108,7 +108,7 @@ def fair_bits(n, seed):
 def von_neumann_bits(n, seed, p=0.3):
     """Fair bits of a biased mask: of two decisions that differ, the first (von Neumann 1951). Correlated ones would not
     give fair bits."""
-    kept = fastreg.dropout_mask(int(16 * n / (2 * p * (1 - p)) * 1.01), p, seed=seed).reshape(-1, 2)
+    kept = fastreg.dropout_mask((int(8 * n / (2 * p * (1 - p)) * 1.01), 2), p, seed=seed)
     return np.packbits(kept[kept[:, 0] != kept[:, 1], 0])[:n]
 
 

@@ -95,6 +95,8 @@ static void copy_run(char *run, intptr_t step, char *buffer, intptr_t n, int ite
         else
             memcpy(run, buffer, (size_t)n * (size_t)itemsize);
     }
+    else if (itemsize == 1 && step == 0 && to_buffer)
+        memset(buffer, *run, (size_t)n); /* a channel's decision, for all of its elements */
     else if (itemsize == 4)
         COPY_RUN(4);
     else if (itemsize == 8)

@@ -60,7 +60,8 @@ def predictions(layers, x):
     """SAMPLES answers for each x: the recipe. One seed a layer, one offset an answer."""
     answers = []
     for k in range(SAMPLES):
-        drop = [lambda h, s=s, k=k: fastreg.dropout(h, P, seed=s, offset=k, out=h) for s in (SEED, SEED + 1)]
+        # axis=1: one mask of the units for all inputs, so that an answer is a curve.
+        drop = [lambda h, s=s, k=k: fastreg.dropout(h, P, seed=s, offset=k, axis=1) for s in (SEED, SEED + 1)]
         answers.append(forward(layers, x, drop)[-1][:, 0])
     return np.array(answers)
 
