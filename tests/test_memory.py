@@ -1,0 +1,52 @@
+"""Where memory ends: a MemoryError before any work; nothing leaks; arrays of more than 2^31 elements."""
+
+import gc
+import os
+import sys
+
+import numpy as np
+import pytest
+from cases import CASES
+
+import fastreg
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.out and c.elementwise], ids=lambda case: case.id)
+def test_a_result_that_fits_nowhere(case):
+    """2^46 elements that are one in memory: the result has no room, and that is said before any work."""
+    inputs = case.make((1,), np.float32)
+    huge = {name: np.broadcast_to(x, (1 << 46,)) for name, x in inputs.items()}
+    with pytest.raises(MemoryError):
+        getattr(fastreg, case.function)(**huge, **case.options)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_nothing_leaks(case):
+    """Memory in use stays as it is over calls that work and calls that raise."""
+    shape = max((s for s in case.shapes if len(s) > 0), key=np.prod)
+    inputs = case.make(shape, np.float64)
+    function = getattr(fastreg, case.function)
+    blocks = []
+    for _ in range(4):
+        for _ in range(15):
+            function(**inputs, **case.options)
+            with pytest.raises(TypeError):
+                function(**inputs | {next(iter(inputs)): object()}, **case.options)
+        gc.collect()
+        blocks.append(sys.getallocatedblocks())
+    assert blocks[-1] - blocks[1] < 15, blocks
+
+
+@pytest.mark.skipif("FASTREG_BIG" not in os.environ, reason="takes 18 GB; FASTREG_BIG=1 runs it")
+def test_more_than_2_to_the_31_elements():
+    n = (1 << 31) + 4099
+    x = np.ones(n, np.float32)
+    x[-1] = x[n // 2] = -3.0
+    assert fastreg.soft_threshold(x, 0.5, out=x) is x
+    assert x[-1] == x[n // 2] == -2.5
+    assert x[0] == x[(1 << 31) - 1] == x[1 << 31] == x[-2] == 0.5
+    assert fastreg.l1_loss(x, np.broadcast_to(np.float32(0.5), n), reduction="sum") == 6.0
+    fastreg.dropout(x, 0.5, seed=3, out=x)
+    tail = fastreg.dropout(np.full(4099, 0.5, np.float32), 0.5, seed=3, start=1 << 31)
+    assert np.array_equal(x[1 << 31 : -1], tail[:-1])
