@@ -1539,7 +1539,7 @@ def prox_tv1d(x, lam, step=1.0, *, out=None):
 
     Notes
     -----
-    The string needs room for 48 bytes an element at worst; for ordinary data it touches little of it.
+    The string needs room for 32 bytes an element at worst; for ordinary data it touches little of it.
 
     References
     ----------
@@ -1565,7 +1565,7 @@ def prox_tv1d(x, lam, step=1.0, *, out=None):
         return finished(Y, out)
     X = in_index_order(X)
     cdef ndarray R = result_beside(X, Y)
-    cdef ndarray workspace = numpy.empty(6 * n)
+    cdef ndarray workspace = numpy.empty(4 * n)
     a.x = np.PyArray_DATA(X)
     a.out = np.PyArray_DATA(R)
     a.workspace = np.PyArray_DATA(workspace)
