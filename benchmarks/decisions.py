@@ -129,7 +129,7 @@ def dieharder():
     version = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Version}", "dieharder"], capture_output=True, text=True
     ).stdout
-    yield f"Version {version or 'unknown'}, on bits from masks. WEAK: a p-value outside 0.005 … 0.995, one in a hundred.\n"
+    yield f"Version {version or 'unknown'}, on bits from masks. WEAK: p outside 0.005 … 0.995, one in a hundred.\n"
     yield "| bits | test | p-value | assessment |\n|---|---|---|---|"
     for name, bits, tests in STREAMS:
         for test in tests:
