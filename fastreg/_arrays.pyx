@@ -548,7 +548,7 @@ cdef int elementwise(
     cdef intptr_t strides[MAX_OPERANDS * FASTREG_MAX_DIMS]
     cdef PyObject *operands[MAX_OPERANDS]
     operands[:] = [present(a), present(b), present(c), present(d), present(e), present(f)]
-    copies = plan(&walk, strides, kernel, args, size, order, operands, <int>strlen(roles_of(kernel)))
+    _copies = plan(&walk, strides, kernel, args, size, order, operands, <int>strlen(roles_of(kernel)))
     if walk.n < SMALL:
         run_elementwise(&walk, 1)
     else:

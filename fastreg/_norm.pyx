@@ -187,8 +187,6 @@ cdef ndarray new_vector(int64_t length, ndarray like):
     return np.PyArray_EMPTY(1, &n, np.PyArray_TYPE(like), 0)
 
 
-
-
 cdef int64_t ceil_div(int64_t a, int64_t b) noexcept:
     return (a + b - 1) // b
 
@@ -217,7 +215,9 @@ cdef int64_t blocks_of(fastreg_slices *s, bint columns) noexcept:
     return ceil_div(s.outer, NORM_BLOCK // s.inner)
 
 
-cdef int sum_blocks(int kernel, int dtype, const void *step, fastreg_slices *s, bint columns, int64_t blocks, int64_t size) except -1:
+cdef int sum_blocks(
+    int kernel, int dtype, const void *step, fastreg_slices *s, bint columns, int64_t blocks, int64_t size
+) except -1:
     cdef int64_t tiles = ceil_div(s.inner, NORM_TILE) if columns else ceil_div(s.channels, NORM_GROUP)
     return over_items(kernel, dtype, step, blocks * tiles, 1, size)
 
@@ -1362,7 +1362,7 @@ def instance_norm(
     cdef ndarray X = as_floating(x, "x")
     cdef int64_t channels = channels_of(X), size = np.PyArray_SIZE(X)
     cdef double m = fraction(momentum, "momentum")
-    cdef ndarray W, B, means = None, variances = None, like, Y
+    cdef ndarray W, B, means = None, variances = None, like
     if not use_input_stats:
         result = batch_norm(X, running_mean, running_var, weight, bias, eps=eps, out=out, return_stats=True)
         if not return_stats:

@@ -12,7 +12,7 @@ from numpy cimport ndarray
 import numpy
 
 from fastreg._arrays cimport (
-    INDEX_ORDER, MEMORY_ORDER, as_floating, as_output, axis_of, bound_each, check_shape, dtype_of, elementwise, finished,
+    INDEX_ORDER, MEMORY_ORDER, as_floating, as_output, axis_of, bound_each, dtype_of, elementwise, finished,
     in_index_order, nonnegative, nonnegative_each, over_items, overlap, real,
 )
 from fastreg.fastreg_runtime cimport FASTREG_CHUNK
@@ -397,7 +397,8 @@ def prox_l0(x, lam, step=1.0, *, out=None):
 def prox_sq_l2(x, lam, step=1.0, *, out=None):
     r"""Proximal operator of ½·lam·‖x‖², the ridge penalty or weight decay: x/(1 + step·lam).
 
-    Computed as x times 1/(1 + step·lam), within 3 units of rounding. With the ½ the gradient of the penalty is lam·x. Where a text writes lam·‖x‖² without it, pass twice its lam.
+    Computed as x times 1/(1 + step·lam), within 3 units of rounding. With the ½ the gradient of the penalty is lam·x.
+    Where a text writes lam·‖x‖² without it, pass twice its lam.
 
     Parameters
     ----------
@@ -1256,7 +1257,7 @@ cdef int excess_threshold(ndarray x, bint magnitudes, double total, double *hi, 
     cdef extent_args e = [partials, partials + chunks, magnitudes]
     cdef excess_args a
     cdef double largest = -INFINITY, least, step, count, before = -1.0, spare_hi, spare_lo, spare_sum
-    cdef int steps
+    cdef int _steps
     elementwise(KERNEL_extent, &e, sizeof(e), INDEX_ORDER, x)
     for k in range(chunks):
         # NaN comes through and stays.
@@ -1289,7 +1290,7 @@ cdef int excess_threshold(ndarray x, bint magnitudes, double total, double *hi, 
     a.sums = partials + chunks
     a.counts = partials + 2 * chunks
     a.magnitudes = magnitudes
-    for steps in range(MOST_STEPS):
+    for _steps in range(MOST_STEPS):
         a.hi = hi[0]
         a.lo = lo[0]
         elementwise(KERNEL_excess, &a, sizeof(a), INDEX_ORDER, x)
@@ -1340,7 +1341,7 @@ def project_simplex(x, total=1.0, *, out=None):
 
     Notes
     -----
-    No sorting: Newton's steps on the piecewise linear Σ max(x − θ, 0) = total, a pass over `x` each, three to six of them
+    No sorting: Newton's _steps on the piecewise linear Σ max(x − θ, 0) = total, a pass over `x` each, three to six of them
     from a sample's answer. θ is carried in two doubles, so that elements far larger than `total` lose nothing.
 
     References

@@ -38,7 +38,10 @@ def ulps(got, wanted):
 
 @pytest.mark.parametrize(
     ("function", "definition", "bound"),
-    [(exp, np.exp, 1), (fastreg.sigmoid, lambda x: np.where(x < 0, np.exp(-np.abs(x)), 1) / (1 + np.exp(-np.abs(x))), 2.5)],
+    [
+        (exp, np.exp, 1),
+        (fastreg.sigmoid, lambda x: np.where(x < 0, np.exp(-np.abs(x)), 1) / (1 + np.exp(-np.abs(x))), 2.5),
+    ],
     ids=["exp", "sigmoid"],
 )
 def test_float32_over_the_whole_range(function, definition, bound):

@@ -71,7 +71,17 @@ REFUSED = {
 }
 ADAM_STEP = (*NO_INTEGER, None, 0, -1, 2**64)
 # Parameters that take any object for its truth, or have a law of their own above or in their family's tests.
-FREE = {"training", "return_grad", "return_stats", "decoupled", "nesterov", "packed", "shape", "keepdims", "use_input_stats"}
+FREE = {
+    "training",
+    "return_grad",
+    "return_stats",
+    "decoupled",
+    "nesterov",
+    "packed",
+    "shape",
+    "keepdims",
+    "use_input_stats",
+}
 OPTIONAL_ARRAYS = {name for case in CASES for name in case.make(case.shapes[-1], np.float64)}
 
 
