@@ -162,10 +162,13 @@ def measure(row, shape, dtype, threads, budget, limit):
         results[name] = np.asarray(got).reshape(np.shape(results.get("fastreg", got)))
         contenders[name] = timed(call, warm, before)
 
-    function = getattr(fastreg, row.function)
     args = arguments()
-    bound = inspect.signature(function).bind(**args)
-    ours = peers.Call(function, *bound.args, **bound.kwargs)
+    if row.optimiser:
+        ours = peers.many(getattr(fastreg.optim, row.optimiser), row.tensors, **args)
+    else:
+        function = getattr(fastreg, row.function)
+        bound = inspect.signature(function).bind(**args)
+        ours = peers.Call(function, *bound.args, **bound.kwargs)
     enter("fastreg", ours, args, lambda: fastreg.set_num_threads(threads))
     if threads > 1:
         contenders["1 thread"] = timed(ours, warm, lambda: fastreg.set_num_threads(1))
@@ -179,8 +182,8 @@ def measure(row, shape, dtype, threads, budget, limit):
                 runtime._use_isa("avx512")
 
         contenders["avx2"] = avx2
-    for library, builder in peers.PEERS.get(row.function, {}).items():
-        args = arguments()
+    for library, builder in peers.PEERS.get(row.optimiser or row.function, {}).items():
+        args = arguments() | ({"tensors": row.tensors} if row.optimiser else {})
         if (call := builder(**args)) is not None:
             enter(library, call, args)
     if row.traffic == (1, 1) or size <= 1000:

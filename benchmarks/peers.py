@@ -13,6 +13,7 @@ output buffer is donated back to it, which saves it the fresh pages.
 
 import math
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -366,6 +367,106 @@ def _(param, grad, momentum_buffer, lr, momentum, weight_decay):
         return param - lr * buffer, buffer
 
     return donating(step, (param, momentum_buffer), grad)
+
+
+def adamw(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay):
+    """The numbers of an AdamW step, with the defaults that are everyone's."""
+    beta1, beta2, eps = 0.9, 0.999, 1e-8
+    rate, unbias = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    return [param.dtype.type(s) for s in (1 - lr * weight_decay, rate, unbias, beta1, beta2, eps)]
+
+
+@peer("adam_step", "numba")
+def _(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay, decoupled):
+    scalars = adamw(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay)
+    one = param.dtype.type(1)
+
+    @njit
+    def kernel(param, grad, exp_avg, exp_avg_sq, keep, rate, unbias, beta1, beta2, eps):
+        for i in prange(param.size):
+            exp_avg[i] = beta1 * exp_avg[i] + (one - beta1) * grad[i]
+            exp_avg_sq[i] = beta2 * exp_avg_sq[i] + (one - beta2) * grad[i] * grad[i]
+            param[i] = keep * param[i] - rate * exp_avg[i] / (math.sqrt(exp_avg_sq[i]) * unbias + eps)
+
+    return Call(kernel, param, grad, exp_avg, exp_avg_sq, *scalars)
+
+
+@peer("adam_step", "torch op")
+def _(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay, decoupled):
+    lists = [[t] for t in tensors(param, grad, exp_avg, exp_avg_sq)]
+    options = {"lr": lr, "beta1": 0.9, "beta2": 0.999, "weight_decay": weight_decay, "eps": 1e-8}
+    flags = {"amsgrad": False, "maximize": False}
+    steps = [torch().tensor(float(step))]
+    return Call(torch()._fused_adamw_, *lists, [], steps, **options, **flags)
+
+
+@peer("adam_step", "jax")
+def _(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay, decoupled):
+    keep, rate, unbias, beta1, beta2, eps = adamw(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay)
+
+    def update(state, grad):
+        param, m, v = state
+        m, v = beta1 * m + (1 - beta1) * grad, beta2 * v + (1 - beta2) * grad * grad
+        return keep * param - rate * m / (jax().numpy.sqrt(v) * unbias + eps), m, v
+
+    return donating(update, (param, exp_avg, exp_avg_sq), grad)
+
+
+def cut(x, sizes):
+    """Views of x, one after the other."""
+    return np.split(x, np.cumsum(sizes)[:-1])
+
+
+def many(optimiser, sizes, param, grad, **options):
+    """A step of one of fastreg's optimisers."""
+    step = Call(optimiser(cut(param, sizes), **options).step, cut(grad, sizes))
+    once = step.once
+    step.once = lambda: once() and None  # its result is in param
+    return step
+
+
+def torch_many(name, how):
+    @peer(name, f"torch {how}")
+    def _(param, grad, tensors, **options):
+        params = [torch().from_numpy(p).requires_grad_() for p in cut(param, tensors)]
+        for p, g in zip(params, cut(grad, tensors), strict=True):
+            p.grad = torch().from_numpy(g)
+        return Call(getattr(torch().optim, name)(params, **options, **{how: True}).step)
+
+
+for name in ("SGD", "AdamW"):
+    for how in ("fused", "foreach"):
+        torch_many(name, how)
+
+
+def optax_many(name):
+    if not find_spec("optax"):
+        return
+
+    @peer(name, "optax")
+    def _(param, grad, tensors, **options):
+        import optax
+
+        if name == "SGD":
+            decay = optax.add_decayed_weights(options["weight_decay"])
+            rule = optax.chain(decay, optax.sgd(options["lr"], momentum=options["momentum"]))
+        else:
+            rule = optax.adamw(options["lr"], weight_decay=options["weight_decay"])
+        params = [jax().numpy.asarray(p) for p in cut(param, tensors)]
+        grads = [jax().numpy.asarray(g) for g in cut(grad, tensors)]
+
+        def update(state, grads):
+            changes, state_of_rule = rule.update(grads, state[1], state[0])
+            return optax.apply_updates(state[0], changes), state_of_rule
+
+        step = donating(update, (params, rule.init(params)), grads)
+        once = step.once
+        step.once = lambda: jax().numpy.concatenate(once()[0])
+        return step
+
+
+optax_many("SGD")
+optax_many("AdamW")
 
 
 # Dropout ------------------------------------------------------------------------------------------

@@ -30,10 +30,14 @@ class Row:
     out: bool = True  # give it `out`; without, it makes its result in fresh memory
     shapes: tuple = SIZES
     shapes_f64: tuple = ()
+    # The optimiser of fastreg.optim whose step is measured instead, and the sizes of the tensors into which it gets
+    # each of the arrays cut; peers are then those of the optimiser's name.
+    optimiser: str = ""
+    tensors: tuple = ()
 
     @property
     def name(self):
-        return f"{self.function} {self.what}".strip()
+        return f"{self.optimiser or self.function} {self.what}".strip()
 
 
 def vector(*names, wider=1.0):
@@ -49,6 +53,25 @@ def vector(*names, wider=1.0):
 def labelled(rng, shape, dtype):
     """A label for each element, in no order, of a hundred elements each."""
     return vector("x")(rng, shape, dtype) | {"groups": rng.integers(0, shape[0] // 100, shape)}
+
+
+def moments(rng, shape, dtype):
+    """Arguments of adam_step."""
+    inputs = vector("param", "grad", "exp_avg", "exp_avg_sq")(rng, shape, dtype)
+    return inputs | {"exp_avg_sq": inputs["exp_avg_sq"] ** 2}
+
+
+def resnet50():
+    """Sizes of the 161 parameter tensors of ResNet-50 (He et al. 2015): convolutions, scales and shifts, classifier."""
+    sizes, width_in = [64 * 3 * 7 * 7, 64, 64], 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            sizes += [width_in * width, width, width, width * width * 9, width, width, width * 4 * width]
+            sizes += [4 * width, 4 * width]
+            if block == 0:
+                sizes += [width_in * 4 * width, 4 * width, 4 * width]
+            width_in = 4 * width
+    return (*sizes, 2048 * 1000, 1000)
 
 
 def image(rng, shape, dtype):
@@ -112,6 +135,8 @@ TOKENS = ((64, 128, 768), (8192, 1024))
 THRESHOLD = ((1000,), (16 * K,), (256 * K,), (M,), (16 * M,), (64 * M,))
 IMAGES = ((32, 64, 56, 56), (64, 256, 14, 14), (256, 64, 8, 8), (128, 512), (8192, 256))
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+ADAM = {"lr": 1e-3, "weight_decay": 0.01}
+MANY = {"100 tensors of 1,000": (1000,) * 100, "ResNet-50's tensors": resnet50()}
 HALF, TENTH = {"p": 0.5, "seed": 7}, {"p": 0.1, "seed": 7}
 
 ROWS = [
@@ -127,6 +152,34 @@ ROWS = [
         out=False,
         shapes=(*SIZES, (64 * M,)),
         shapes_f64=((M,),),
+    ),
+    Row(
+        "adam_step",
+        "",
+        moments,
+        ADAM | {"step": 10, "decoupled": True},
+        traffic=(4, 3),
+        updates=("param", "exp_avg", "exp_avg_sq"),
+        out=False,
+    ),
+    *(
+        Row(
+            function,
+            what,
+            vector("param", "grad"),
+            options,
+            traffic=traffic,
+            updates=("param",),
+            out=False,
+            shapes=((sum(sizes),),),
+            optimiser=optimiser,
+            tensors=sizes,
+        )
+        for function, optimiser, options, traffic in (
+            ("sgd_step", "SGD", SGD, (3, 2)),
+            ("adam_step", "AdamW", ADAM, (4, 3)),
+        )
+        for what, sizes in MANY.items()
     ),
     Row("dropout", "p=0.5", vector("x"), HALF, shapes_f64=((M,),)),
     Row("dropout", "p=0.1", vector("x"), TENTH),
@@ -215,6 +268,17 @@ TARGETS = [
     Target("sgd_step", "limit", 1.05, ((M,), (16 * M,), (64 * M,))),
     Target("sgd_step", "torch", NO_SLOWER),
     Target("sgd_step", "numba", NO_SLOWER),
+    Target("adam_step", "limit", 1.1, BIG),
+    Target("adam_step", "torch", NO_SLOWER),
+    *(
+        target
+        for optimiser in ("SGD", "AdamW")
+        for target in (
+            Target(f"{optimiser} 100 tensors of 1,000", "torch", 1 / 8),
+            Target(f"{optimiser} ResNet-50's tensors", "torch", NO_SLOWER),
+            Target(f"{optimiser} ResNet-50's tensors", "limit", 1.1),
+        )
+    ),
     Target("dropout p=0.5", "np.multiply", 1.3, MIDDLE),
     Target("dropout p=0.1", "np.multiply", 1.8, MIDDLE),
     Target("dropout p=0.5", "np.multiply", 1.15, BIG),

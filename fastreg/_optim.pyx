@@ -209,11 +209,12 @@ cdef int set_ftrl(
     return 0
 
 
-cdef ndarray as_own_state(object x, ndarray param, str name, tuple others, tuple names):
-    """State of `param`, which shares memory with none of the arrays updated beside it."""
+cdef ndarray as_own_state(object x, str name, ndarray param, ndarray other=None, str other_name=None):
+    """State of `param`, which shares memory neither with it nor with its other state."""
     cdef ndarray a = as_state(x, param, name)
-    for other, its_name in zip(others, names):
-        check_disjoint(other, a, its_name, name)
+    check_disjoint(param, a, "param", name)
+    if other is not None:
+        check_disjoint(other, a, other_name, name)
     return a
 
 
@@ -299,8 +300,7 @@ def sgd_step(
     cdef ndarray B = None
     check_shape(G, P, "grad", "param")
     if momentum_buffer is not None:
-        B = as_state(momentum_buffer, P, "momentum_buffer")
-        check_disjoint(P, B, "param", "momentum_buffer")
+        B = as_own_state(momentum_buffer, "momentum_buffer", P)
     set_sgd(&a, lr, momentum, dampening, nesterov, weight_decay, decoupled, l1)
     if a.momentum == 0.0:
         B = None
@@ -377,8 +377,8 @@ def adam_step(
     cdef ndarray P = as_updated(param, "param")
     cdef ndarray G = as_floating_like(grad, P, "grad")
     check_shape(G, P, "grad", "param")
-    cdef ndarray M = as_own_state(exp_avg, P, "exp_avg", (P,), ("param",))
-    cdef ndarray V = as_own_state(exp_avg_sq, P, "exp_avg_sq", (P, M), ("param", "exp_avg"))
+    cdef ndarray M = as_own_state(exp_avg, "exp_avg", P)
+    cdef ndarray V = as_own_state(exp_avg_sq, "exp_avg_sq", P, M, "exp_avg")
     set_adam(&a, integer(step, "step"), lr, beta1, beta2, eps, weight_decay, decoupled, l1)
     elementwise(KERNEL_adam_step, &a, sizeof(a), MEMORY_ORDER, P, G, M, V)
 
@@ -440,7 +440,7 @@ def adagrad_step(param, grad, sum_sq, *, lr=1e-2, eps=1e-10, weight_decay=0.0, l
     cdef ndarray P = as_updated(param, "param")
     cdef ndarray G = as_floating_like(grad, P, "grad")
     check_shape(G, P, "grad", "param")
-    cdef ndarray S = as_own_state(sum_sq, P, "sum_sq", (P,), ("param",))
+    cdef ndarray S = as_own_state(sum_sq, "sum_sq", P)
     set_adagrad(&a, lr, eps, weight_decay, l1)
     elementwise(KERNEL_adagrad_step, &a, sizeof(a), MEMORY_ORDER, P, G, S)
 
@@ -511,9 +511,9 @@ def rmsprop_step(
     cdef ndarray G = as_floating_like(grad, P, "grad")
     cdef ndarray B = None
     check_shape(G, P, "grad", "param")
-    cdef ndarray V = as_own_state(square_avg, P, "square_avg", (P,), ("param",))
+    cdef ndarray V = as_own_state(square_avg, "square_avg", P)
     if momentum_buffer is not None:
-        B = as_own_state(momentum_buffer, P, "momentum_buffer", (P, V), ("param", "square_avg"))
+        B = as_own_state(momentum_buffer, "momentum_buffer", P, V, "square_avg")
     set_rmsprop(&a, lr, alpha, eps, momentum, weight_decay, l1)
     if a.momentum == 0.0:
         B = None
@@ -579,8 +579,8 @@ def ftrl_step(param, grad, z, n, *, alpha=0.1, beta=1.0, l1=0.0, l2=0.0):
     cdef ndarray P = as_updated(param, "param")
     cdef ndarray G = as_floating_like(grad, P, "grad")
     check_shape(G, P, "grad", "param")
-    cdef ndarray Z = as_own_state(z, P, "z", (P,), ("param",))
-    cdef ndarray N = as_own_state(n, P, "n", (P, Z), ("param", "z"))
+    cdef ndarray Z = as_own_state(z, "z", P)
+    cdef ndarray N = as_own_state(n, "n", P, Z, "z")
     set_ftrl(&a.per_alpha, &a.shrink, &a.l1, alpha, beta, l1, l2)
     elementwise(KERNEL_ftrl_step, &a, sizeof(a), MEMORY_ORDER, P, G, Z, N)
 
@@ -635,8 +635,8 @@ def ftrl_step_sparse(param, indices, grad, z, n, *, alpha=0.1, beta=1.0, l1=0.0,
     cdef ndarray K = as_indices(indices, np.PyArray_DIM(P, 0))
     cdef ndarray G = as_floating(grad, "grad")
     check_shape(G, K, "grad", "indices")
-    cdef ndarray Z = as_own_state(z, P, "z", (P,), ("param",))
-    cdef ndarray N = as_own_state(n, P, "n", (P, Z), ("param", "z"))
+    cdef ndarray Z = as_own_state(z, "z", P)
+    cdef ndarray N = as_own_state(n, "n", P, Z, "z")
     set_ftrl(&a.per_alpha, &a.shrink, &a.l1, alpha, beta, l1, l2)
     a.param, a.z, a.n = np.PyArray_BYTES(P), np.PyArray_BYTES(Z), np.PyArray_BYTES(N)
     a.stride[0], a.stride[1], a.stride[2] = np.PyArray_STRIDE(P, 0), np.PyArray_STRIDE(Z, 0), np.PyArray_STRIDE(N, 0)
