@@ -59,7 +59,7 @@ def test_float32_over_the_whole_range(function, definition, bound):
 
 
 def points():
-    """Ordinary and extreme arguments, those next to where the reduction changes its n, and where results are subnormal."""
+    """Ordinary and extreme arguments, those where the reduction changes its n, and where results are subnormal."""
     rng = np.random.default_rng(0)
     edges = (np.arange(-1075, 1024, 7) + 0.5) * np.log(2)
     x = np.concatenate([rng.uniform(-745, 709, 3000), rng.normal(size=2000), 10.0 ** rng.uniform(-20, 2, 500), edges])
