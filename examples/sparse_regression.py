@@ -1,8 +1,8 @@
 """Which of 64 features does each penalty keep?
 
-scikit-learn's diabetes data has ten measurements of 442 patients and a number for how the disease progressed in the next
-year. With all products of two measurements there are 64 features, many of them correlated, of which a few matter. Six
-penalties choose, each for forty strengths, by proximal gradient on
+scikit-learn's diabetes data has ten measurements of 442 patients and a number for how the disease progressed in the
+next year. With all products of two measurements there are 64 features, many of them correlated, of which a few matter.
+Six penalties choose, each for forty strengths, by proximal gradient on
 
     ‖y − Xw‖²/(2n) + penalty(w)
 
@@ -139,8 +139,14 @@ def draw(results, names, file):
         for k in range(len(names)):
             first = names[k].split("·")[0].rstrip("²")
             colour = COLOURS.get(first, "#555555") if k in loud else QUIET
-            ax.plot(SIZES, ws[:, k], color=colour, lw=1.8 if k in loud else 0.7, zorder=2 if k in loud else 1,
-                    ls="--" if "·" in names[k] else ":" if "²" in names[k] else "-")
+            ax.plot(
+                SIZES,
+                ws[:, k],
+                color=colour,
+                lw=1.8 if k in loud else 0.7,
+                zorder=2 if k in loud else 1,
+                ls="--" if "·" in names[k] else ":" if "²" in names[k] else "-",
+            )
         # Labels at the marked strength's height, moved apart where they would meet.
         span = np.ptp(ws) or 1
         heights = {}
@@ -151,11 +157,20 @@ def draw(results, names, file):
             heights[k] = height
         for k, height in heights.items():
             colour = COLOURS.get(names[k].split("·")[0].rstrip("²"), "#555555")
-            ax.annotate(names[k], (SIZES[-1], ws[-1, k]), (SIZES[-1] * 0.78, height), color=colour, fontsize=9,
-                        va="center", annotation_clip=False)
+            ax.annotate(
+                names[k],
+                (SIZES[-1], ws[-1, k]),
+                (SIZES[-1] * 0.78, height),
+                color=colour,
+                fontsize=9,
+                va="center",
+                annotation_clip=False,
+            )
         ax.axvline(SIZES[best], color="black", lw=0.8, alpha=0.6)
         ax.axhline(0, color="black", lw=0.5)
-        ax.set_title(f"{title}\n{kept.size} kept at the line, explaining {1 - error:.0%} of what was held out", fontsize=10.5)
+        ax.set_title(
+            f"{title}\n{kept.size} kept at the line, explaining {1 - error:.0%} of what was held out", fontsize=10.5
+        )
         ax.set_xscale("log")
         ax.set_xlim(1, SIZES[-1] * 0.38)
         ax.spines[["top", "right"]].set_visible(False)
@@ -205,8 +220,10 @@ def main():
         radius = np.abs(w).sum()
         twin = fista(whole, lambda v, step, radius=radius: fastreg.project_l1_ball(v, radius), np.zeros(x.shape[1]))
         apart = np.abs(w - twin).max()
-        print(f"lam = {size * top:6.3f}   r = {radius:8.4f}   {np.count_nonzero(w):2} kept by both: "
-              f"{np.array_equal(w != 0, twin != 0)}   largest difference of a weight {apart:.1e}")
+        print(
+            f"lam = {size * top:6.3f}   r = {radius:8.4f}   {np.count_nonzero(w):2} kept by both: "
+            f"{np.array_equal(w != 0, twin != 0)}   largest difference of a weight {apart:.1e}"
+        )
         worst = max(worst, abs(whole(w) - whole(twin)) / whole(w))
     draw(results, names, options.picture)
     print(f"\n{options.picture} drawn")

@@ -1,8 +1,8 @@
 """fastreg: the regularisation core of machine learning as one small, fast NumPy library."""
 
-from fastreg import optim, penalties
 import sys
 
+from fastreg import optim, penalties
 from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from fastreg._losses import (
     binary_cross_entropy_with_logits,

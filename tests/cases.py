@@ -175,7 +175,9 @@ PROX = [
     coupled("prox_sparse_group_lasso", 3, "likewise", "rows", shapes=MATRICES, large=ROWS, l1=0.3, lam=1.5, axis=-1),
     coupled("prox_sparse_group_lasso", 3, "likewise", "columns", shapes=MATRICES, large=ROWS, l1=0.3, lam=1.5, axis=1),
     coupled("prox_sparse_group_lasso", 3, "likewise", "labels", labelled, shapes=VECTORS, l1=0.3, lam=1.5),
-    coupled("prox_group_lasso", 2, "as for one group", "short rows", shapes=MATRICES, large=(9000, 6), lam=1.5, axis=-1),
+    coupled(
+        "prox_group_lasso", 2, "as for one group", "short rows", shapes=MATRICES, large=(9000, 6), lam=1.5, axis=-1
+    ),
     coupled("prox_tv1d", 256, "the reference's cumulative sums reach 200", shapes=VECTORS, lam=30.0),
     coupled("prox_tv1d", 256, "the reference's sums", "steps", shapes=VECTORS, large=(4000,), lam=0.4),
     coupled("prox_nuclear", 1024, "σ₁²/t, squared in a Gram matrix", shapes=MATRICES[1:], large=(60, 40), lam=2.0),

@@ -1,4 +1,4 @@
-"""Each operator against the minimisation of its own definition, in more digits than it has; and the laws of its kind."""
+"""Each operator against the minimisation of its own definition, in more digits than it has; the laws of its kind."""
 
 import math
 from fractions import Fraction
@@ -238,9 +238,14 @@ def test_simplex_and_its_relatives_are_the_nearest_point(dtype):
         sizes = zip(fastreg.project_l1_ball(x, total), fastreg.prox_linf(x, total), exact, strict=True)
         for z, rest, v in sizes:
             wanted = max(abs(v) - theta, 0) * (1 if v > 0 else -1)
-            assert abs(Fraction(float(z)) - wanted) <= Fraction(bound) * max(abs(wanted), Fraction(total) / 8), (x, total)
+            assert abs(Fraction(float(z)) - wanted) <= Fraction(bound) * max(abs(wanted), Fraction(total) / 8), (
+                x,
+                total,
+            )
             wanted = v - wanted
-            assert abs(Fraction(float(rest)) - wanted) <= Fraction(bound) * max(theta, abs(wanted), Fraction(total) / 8), (x, total)
+            assert abs(Fraction(float(rest)) - wanted) <= Fraction(bound) * max(
+                theta, abs(wanted), Fraction(total) / 8
+            ), (x, total)
 
 
 @every_dtype
@@ -294,7 +299,8 @@ def test_total_variation_closes_the_duality_gap(dtype):
     rng = np.random.default_rng(6)
     problems = [(x, lam) for x, lam in small_problems(rng, 200, dtype)]
     for n in (100, 1000, 5000):
-        for x in (rng.standard_normal(n), np.cumsum(rng.standard_normal(n)), np.linspace(0, 9, n) ** 2, np.sin(np.arange(n))):
+        noise = rng.standard_normal(n)
+        for x in (noise, np.cumsum(noise), np.linspace(0, 9, n) ** 2, np.sin(np.arange(n))):
             problems += [(x.astype(dtype), lam) for lam in (1e-3, 0.7, 20.0, 1e4)]
             problems += [(np.round(x).astype(dtype), lam) for lam in (0.5, 3.0)]
     for x, lam in problems:
@@ -495,7 +501,9 @@ def test_groups_of_very_different_sizes_side_by_side():
     x = np.array([3e200, 3.0, 3e-200, 4e200, 4.0, 4e-200, 0.0])
     labels = [0, 1, 2, 0, 1, 2, 3]
     assert_allclose(fastreg.prox_group_lasso(x, 2.5, labels), [3e200, 1.5, 0, 4e200, 2, 0, 0], rtol=1e-15)
-    assert_allclose(fastreg.prox_group_lasso(x, 2.5e-200, labels), [3e200, 3, 1.5e-200, 4e200, 4, 2e-200, 0], rtol=1e-15)
+    assert_allclose(
+        fastreg.prox_group_lasso(x, 2.5e-200, labels), [3e200, 3, 1.5e-200, 4e200, 4, 2e-200, 0], rtol=1e-15
+    )
     columns = np.array([[3e200, 3.0, 3e-200, 0.0], [4e200, 4.0, 4e-200, 0.0]])
     for groups, axis in ((columns, 0), (columns.T.copy(), 1)):
         got = fastreg.prox_group_lasso(groups, 2.5e-200, axis=axis)

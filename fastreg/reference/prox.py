@@ -115,14 +115,10 @@ def project_l2_ball(x, radius=1.0, *, out=None):
 
 def prox_group_lasso(x, lam, groups=None, step=1.0, *, axis=None, weights=None, out=None):
     """Of lam·Σ w_g‖x_g‖₂: each group shrinks as a vector; a group has a label or runs along an axis."""
-    return prox_sparse_group_lasso(
-        x, 0.0, lam, groups, step, axis=axis, weights=weights, out=out
-    )
+    return prox_sparse_group_lasso(x, 0.0, lam, groups, step, axis=axis, weights=weights, out=out)
 
 
-def prox_sparse_group_lasso(
-    x, l1, lam, groups=None, step=1.0, *, axis=None, weights=None, out=None
-):
+def prox_sparse_group_lasso(x, l1, lam, groups=None, step=1.0, *, axis=None, weights=None, out=None):
     """Of l1‖x‖₁ + lam·Σ w_g‖x_g‖₂: the soft threshold at step·l1, then each group as a vector."""
     x = as_float(x)
     z = as_f64(prox_l1(x, l1, step))
