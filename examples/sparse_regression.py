@@ -1,8 +1,8 @@
 """Which of 64 features does each penalty keep?
 
-scikit-learn's diabetes data has ten measurements of 442 patients and a number for how the disease progressed in the next
-year. With all products of two measurements there are 64 features, many of them correlated, of which a few matter. Six
-penalties choose, each for forty strengths, by proximal gradient on
+scikit-learn's diabetes data has ten measurements of 442 patients and a number for how the disease progressed in the
+next year. With all products of two measurements there are 64 features, many of them correlated, of which a few matter.
+Six penalties choose, each for forty strengths, by proximal gradient on
 
     ‖y − Xw‖²/(2n) + penalty(w)
 

@@ -506,8 +506,8 @@ def prox_elastic_net(x, l1, l2, step=1.0, *, out=None):
 def prox_mcp(x, lam, gamma=3.0, step=1.0, *, out=None):
     r"""Proximal operator of the minimax concave penalty (MCP).
 
-    The penalty of an element is lam·\|z\| − z²/(2·gamma) up to \|z\| = gamma·lam and ½·gamma·lam² beyond: it starts as an
-    L1 penalty and leaves large weights alone, so that these are not biased towards zero.
+    The penalty of an element is lam·\|z\| − z²/(2·gamma) up to \|z\| = gamma·lam and ½·gamma·lam² beyond: it starts as
+    an L1 penalty and leaves large weights alone, so that these are not biased towards zero.
 
     ==================================  =============================================
     where                               result
@@ -574,8 +574,8 @@ def prox_mcp(x, lam, gamma=3.0, step=1.0, *, out=None):
 def prox_scad(x, lam, gamma=3.7, step=1.0, *, out=None):
     r"""Proximal operator of the smoothly clipped absolute deviation penalty (SCAD).
 
-    The penalty of an element is lam·\|z\| up to \|z\| = lam, (2·gamma·lam·\|z\| − z² − lam²)/(2(gamma − 1)) up to gamma·lam,
-    and ½(gamma + 1)·lam² beyond: an L1 penalty for small weights, none of whose pull is left on large ones.
+    The penalty of an element is lam·\|z\| up to \|z\| = lam, (2·gamma·lam·\|z\| − z² − lam²)/(2(gamma − 1)) up to
+    gamma·lam, and ½(gamma + 1)·lam² beyond: an L1 penalty for small weights, none of whose pull is left on large ones.
 
     ======================================  =============================================================
     where                                   result
@@ -632,7 +632,8 @@ def prox_scad(x, lam, gamma=3.7, step=1.0, *, out=None):
     a.gamma = real(gamma, "gamma")
     if not a.gamma - 1 > a.step:
         raise ValueError(
-            f"gamma: got {a.gamma} with step {a.step}; gamma > 1 + step is needed, else there is more than one minimiser"
+            f"gamma: got {a.gamma} with step {a.step}; "
+            "gamma > 1 + step is needed, else there is more than one minimiser"
         )
     cdef ndarray L = weight_of(lam, X, "lam", a.step, &a.lam)
     cdef ndarray Y = as_output(out, X)
@@ -931,9 +932,10 @@ cdef bint same_layout(ndarray a, ndarray b):
 
 
 cdef ndarray result_beside(ndarray x, ndarray y):
-    """`y` where a kernel may write it while it reads `x`, else a new array for `moved`: same layout, apart or the same."""
-    if same_layout(x, y) and np.PyArray_ISALIGNED(y) and (np.PyArray_DATA(x) == np.PyArray_DATA(y) or not overlap(x, y)):
-        return y
+    """`y` where a kernel may write it while it reads `x`, being x or apart from it, else a new array for `moved`."""
+    if same_layout(x, y) and np.PyArray_ISALIGNED(y):
+        if np.PyArray_DATA(x) == np.PyArray_DATA(y) or not overlap(x, y):
+            return y
     return as_output(None, x)
 
 
@@ -983,7 +985,9 @@ cdef object shrink_along(ndarray X, int axis, double l1, double lam, object weig
 cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, object weights, object out):
     """Groups by label: a table from label to sum where the labels' range is not much larger than their number."""
     if np.PyArray_NDIM(X) != 1:
-        raise ValueError(f"groups: got labels for an x of shape {(<object>X).shape}; x of one dimension, or axis=, is needed")
+        raise ValueError(
+            f"groups: got labels for an x of shape {(<object>X).shape}; x of one dimension, or axis=, is needed"
+        )
     cdef object given
     try:
         given = numpy.asarray(groups)
@@ -1319,8 +1323,8 @@ def project_simplex(x, total=1.0, *, out=None):
     Parameters
     ----------
     x : array_like
-        Any shape, taken as one vector, not empty. float32 and float64 are kept, float16 is computed as float32, bool and
-        integers as float64.
+        Any shape, taken as one vector, not empty. float32 and float64 are kept, float16 is computed as float32, bool
+        and integers as float64.
     total : float
         What the elements of the result add up to, > 0 and finite.
     out : ndarray, optional
@@ -1329,8 +1333,8 @@ def project_simplex(x, total=1.0, *, out=None):
     Returns
     -------
     ndarray
-        Shape of `x`; `out` if it was given. Its sum is `total` to rounding. An `x` that is on the simplex to rounding (16
-        units of its precision) is returned as it is. −inf gives 0; NaN or +inf makes every element NaN.
+        Shape of `x`; `out` if it was given. Its sum is `total` to rounding. An `x` that is on the simplex to rounding
+        (16 units of its precision) is returned as it is. −inf gives 0; NaN or +inf makes every element NaN.
 
     Raises
     ------
@@ -1341,8 +1345,8 @@ def project_simplex(x, total=1.0, *, out=None):
 
     Notes
     -----
-    No sorting: Newton's _steps on the piecewise linear Σ max(x − θ, 0) = total, a pass over `x` each, three to six of them
-    from a sample's answer. θ is carried in two doubles, so that elements far larger than `total` lose nothing.
+    No sorting: Newton's steps on the piecewise linear Σ max(x − θ, 0) = total, a pass over `x` each, three to six of
+    them from a sample's answer. θ is carried in two doubles, so that elements far larger than `total` lose nothing.
 
     References
     ----------
@@ -1407,8 +1411,8 @@ def project_l1_ball(x, radius=1.0, *, out=None):
 
     References
     ----------
-    .. [1] J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient projections onto the l1-ball for learning in
-       high dimensions", ICML 2008.
+    .. [1] J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient projections onto the l1-ball for learning
+       in high dimensions", ICML 2008.
     .. [2] L. Condat, "Fast projection onto the simplex and the l1 ball", Mathematical Programming 158, 2016.
 
     Examples
@@ -1441,7 +1445,7 @@ def project_l1_ball(x, radius=1.0, *, out=None):
 
 
 def prox_linf(x, lam, step=1.0, *, out=None):
-    r"""Proximal operator of lam·‖x‖_∞, the largest magnitude: x less its projection on the l1 ball of radius step·lam.
+    r"""Proximal operator of lam·‖x‖_∞, the largest magnitude: x less its projection on an l1 ball.
 
     That is x clipped to ±θ, with the θ for which Σ max(\|x\| − θ, 0) = step·lam, or 0 if ‖x‖₁ <= step·lam. The array is
     one vector.
@@ -1544,7 +1548,8 @@ def prox_tv1d(x, lam, step=1.0, *, out=None):
 
     References
     ----------
-    .. [1] P. L. Davies and A. Kovac, "Local extremes, runs, strings and multiresolution", Annals of Statistics 29, 2001.
+    .. [1] P. L. Davies and A. Kovac, "Local extremes, runs, strings and multiresolution", Annals of Statistics 29,
+       2001.
     .. [2] L. Condat, "A direct algorithm for 1-D total variation denoising", IEEE Signal Processing Letters 20, 2013.
 
     Examples
@@ -1610,10 +1615,10 @@ def prox_nuclear(x, lam, step=1.0, *, out=None):
     The work is LAPACK's and BLAS's, through NumPy, in double precision. The bits are theirs, too: they may differ from
     one machine, BLAS or BLAS thread count to another, unlike those of every other function here.
 
-    With t = step·lam, the eigenvectors V of the smaller Gram matrix, XᵀX or XXᵀ, give the result as X·V·max(1 − t/σ, 0)·Vᵀ
-    without a singular value decomposition. Squaring costs accuracy: the result is off by some ε·σ₁²/t, where ε is 2⁻⁵³ and
-    σ₁ the largest singular value. That way is taken where the bound is below 2⁻³⁰·σ₁ for float32 and 2⁻⁴⁶·σ₁ for float64,
-    that is for t above 2⁻²³·σ₁ or 2⁻⁷·σ₁; otherwise there is a decomposition, whose error is some ε·σ₁.
+    With t = step·lam, the eigenvectors V of the smaller Gram matrix, XᵀX or XXᵀ, give the result as X·V·max(1 − t/σ,
+    0)·Vᵀ without a singular value decomposition. Squaring costs accuracy: the result is off by some ε·σ₁²/t, where ε is
+    2⁻⁵³ and σ₁ the largest singular value. That way is taken where the bound is below 2⁻³⁰·σ₁ for float32 and 2⁻⁴⁶·σ₁
+    for float64, that is for t above 2⁻²³·σ₁ or 2⁻⁷·σ₁; otherwise there is a decomposition, whose error is some ε·σ₁.
 
     References
     ----------

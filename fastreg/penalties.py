@@ -556,7 +556,9 @@ class _Sum(Penalty):
     that is either alone with L2, or one that a soft threshold goes with: a group lasso, a norm, total variation."""
 
     def __init__(self, terms: tuple[Penalty, ...]) -> None:
-        self.terms = tuple(t for term in terms for t in (term.terms if isinstance(term, _Sum) else (term,)))
+        self.terms: tuple[Penalty, ...] = tuple(
+            t for term in terms for t in (term.terms if isinstance(term, _Sum) else (term,))
+        )
         self.hasgrad = all(term.hasgrad for term in self.terms)
 
     def _terms(self):

@@ -144,7 +144,7 @@ def test_nuclear_prox_and_subgradient():
     for shape in ((4, 3), (3, 4), (5, 5)):
         w = rng.standard_normal(shape)
         z = penalty.prox(w, 2.0)
-        # (w − z)/step = lam·(U Vᵀ + W), ‖W‖ ≤ 1, W orthogonal to both: spectral norm lam, its product with z the value.
+        # (w − z)/step = lam·(U Vᵀ + W), ‖W‖ ≤ 1, W orthogonal to both: spectral norm lam, inner product the value.
         g = (w - z) / 2.0
         assert np.linalg.norm(g, 2) <= 0.8 * (1 + 1e-13)
         assert np.sum(g * z) == pytest.approx(penalty(z), rel=1e-12)

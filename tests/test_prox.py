@@ -1,4 +1,4 @@
-"""Each operator against the minimisation of its own definition, in more digits than it has; and the laws of its kind."""
+"""Each operator against the minimisation of its own definition, in more digits than it has; the laws of its kind."""
 
 import math
 from fractions import Fraction
@@ -299,12 +299,8 @@ def test_total_variation_closes_the_duality_gap(dtype):
     rng = np.random.default_rng(6)
     problems = [(x, lam) for x, lam in small_problems(rng, 200, dtype)]
     for n in (100, 1000, 5000):
-        for x in (
-            rng.standard_normal(n),
-            np.cumsum(rng.standard_normal(n)),
-            np.linspace(0, 9, n) ** 2,
-            np.sin(np.arange(n)),
-        ):
+        noise = rng.standard_normal(n)
+        for x in (noise, np.cumsum(noise), np.linspace(0, 9, n) ** 2, np.sin(np.arange(n))):
             problems += [(x.astype(dtype), lam) for lam in (1e-3, 0.7, 20.0, 1e4)]
             problems += [(np.round(x).astype(dtype), lam) for lam in (0.5, 3.0)]
     for x, lam in problems:
