@@ -114,7 +114,6 @@ cdef extern from "fastreg.h":
         double eps
         int64_t segment
         int rms
-        int stream
 
     ctypedef struct layer_norm_backward_args:
         const fastreg_slices *x
@@ -863,7 +862,6 @@ cdef object normalise_slices(
         a.wide_var = <double *>data_of(wide_var)
         a.eps = eps
         a.rms = rms
-        a.stream = streams(&out_slices, Y)
         items = x_slices.outer * x_slices.channels
         over_items(KERNEL_layer_norm, dtype_of(X), &a, items, max(<int64_t>1, TASK // x_slices.inner), size)
     elif stats:
