@@ -37,7 +37,6 @@ from .norm import (
     rms_norm,
     rms_norm_backward,
 )
-from .norm import batch_norm, batch_norm_backward
 from .distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 from .optim import (
     adagrad_step,
