@@ -5,7 +5,6 @@ import sys
 
 from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from fastreg._distances import cdist, cosine_similarity, norm, normalize, normalize_backward
-from fastreg._dropout import dropout, dropout_backward, dropout_mask
 from fastreg._losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
