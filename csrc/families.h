@@ -4,3 +4,4 @@
 #include "kernels/losses.inc"
 #include "kernels/norm.inc"
 #include "kernels/optim.inc"
+#include "kernels/distances.inc"

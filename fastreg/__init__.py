@@ -4,6 +4,7 @@ import sys
 
 from fastreg import optim, penalties
 from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
+from fastreg._distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 from fastreg._losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -74,6 +75,8 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_stats",
     "binary_cross_entropy_with_logits",
+    "cdist",
+    "cosine_similarity",
     "cross_entropy",
     "dropconnect",
     "dropconnect_backward",
@@ -98,6 +101,9 @@ __all__ = [
     "log_softmax_backward",
     "merge_stats",
     "mse_loss",
+    "norm",
+    "normalize",
+    "normalize_backward",
     "optim",
     "penalties",
     "project_box",

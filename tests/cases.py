@@ -664,9 +664,9 @@ def ulps(f32: float, f64: float) -> Mapping[type, float]:
 ROWS, MANY_ROWS = (*((3, n) for n in (1, 2, 15, 16, 17, 33, 65)), (7,), (2, 0), (0, 3), (2, 3, 5)), (300, 171)
 
 
-def rowwise(function: str, *names: str, why: str) -> list[Case]:
+def rowwise(function: str, *names: str, why: str, out: bool = True) -> list[Case]:
     """Work along an axis: the last one, and another."""
-    more = {"elementwise": False, "ulps": ulps(8, 16), "shapes": ROWS, "large": MANY_ROWS, "out": True, "why": why}
+    more = {"elementwise": False, "ulps": ulps(8, 16), "shapes": ROWS, "large": MANY_ROWS, "out": out, "why": why}
     return [
         Case(function, normal(*names), traffic=(len(names), 1), **more),
         Case(function, normal(*names), {"axis": 0}, label="axis", **more),
@@ -727,6 +727,58 @@ LOSSES = [
 
 # ---- distances ---------------------------------------------------------------------------------------------------
 
-DISTANCES: list[Case] = []
+
+
+def points(rng, shape, dtype):
+    n, m, d = shape
+    return {"x": np.asarray(rng.standard_normal((n, d)), dtype), "y": np.asarray(rng.standard_normal((m, d)), dtype)}
+
+
+def norms(p, why: str, bound: float = 2) -> list[Case]:
+    more = {"elementwise": False, "ulps": ulps(bound, 4 * bound), "why": why}
+    return [
+        Case("norm", normal("x"), {"p": p}, label=f"{p}", traffic=(1, 0), **more),
+        Case("norm", normal("x"), {"p": p, "axis": -1}, label=f"{p}-rows", shapes=ROWS, large=MANY_ROWS, **more),
+        Case("norm", normal("x"), {"p": p, "axis": 0}, label=f"{p}-axis", shapes=ROWS, large=MANY_ROWS, **more),
+    ]
+
+
+def distances(metric: str, bound: float, why: str, **options) -> Case:
+    return Case(
+        "cdist",
+        points,
+        {"metric": metric} | options,
+        out=True,
+        elementwise=False,
+        ulps=ulps(bound, 4 * bound),
+        shapes=((1, 1, 1), (3, 2, 5), (5, 33, 7), (4, 31, 8), (33, 17, 9), (0, 3, 2), (3, 0, 2), (3, 2, 0), (3, 3, 3)),
+        large=(70, 130, 20),
+        label=metric,
+        why=why,
+    )
+
+
+DISTANCES = [
+    *norms(2, "sums in double"),
+    *norms(1, "sums in double"),
+    *norms(np.inf, "exact"),
+    *norms(-np.inf, "exact"),
+    *norms(0, "exact"),
+    *norms(3, "powers of double precision, some ulp each", 8),
+    *norms(0.5, "powers of double precision, some ulp each, and the square of their sum", 16),
+    Case("norm", normal("x"), {"p": "nuc"}, elementwise=False, ulps=ulps(64, 64), shapes=((3, 4), (5, 5)), large=(40, 30),
+         label="nuc", why="LAPACK's singular values"),
+    *rowwise("normalize", "x", why="a norm in double and a quotient"),
+    *rowwise("normalize_backward", "grad", "x", why="sums in double, four roundings", out=False),
+    Case("cosine_similarity", normal("x", "y"), elementwise=False, ulps=ulps(4, 16), shapes=ROWS, large=MANY_ROWS,
+         cancels=True, traffic=(2, 0), why="three sums in double"),
+    distances("euclidean", 4, "short runs in T, then double"),
+    distances("sqeuclidean", 8, "short runs in T, then double"),
+    distances("manhattan", 8, "short runs in T, then double"),
+    distances("chebyshev", 1, "one subtraction"),
+    distances("minkowski", 4, "powers of double precision", p=3),
+    distances("cosine", 4, "unit vectors in double"),
+    distances("dot", 16, "short runs in T, then double; terms cancel"),
+]
 
 CASES = PROX + OPTIM + DROPOUT + NORM + LOSSES + DISTANCES

@@ -65,11 +65,15 @@ REFUSED = {
     "activation": NO_CHOICE,
     "normalized_shape": (1.5, "1", (1.5,), [], (), 10**6, (10**6,), -1, object()),
     "num_groups": (*NO_INTEGER, None, 0, -1, 10**6),
+    "metric": (*NO_CHOICE, None),
     "groups": ([0.5, 1.5], ["a", "b"], np.zeros(3, complex), {}, object(), [[[[1]]]]),
     "pos_weight": NO_ARRAY,
     "weights": (*NO_ARRAY, [[-1.0]], [[[float("nan")]]]),
 }
 ADAM_STEP = (*NO_INTEGER, None, 0, -1, 2**64)
+# p is a power there, not a probability; a norm takes -inf, too.
+A_NORM = (*REAL, -1.0, -1, -5e-324, -(10**400), np.float32(-2), np.int8(-3))
+POWERS = {"cdist": (*NONNEGATIVE, 0, 0.0), "norm": A_NORM, "normalize": A_NORM, "normalize_backward": A_NORM}
 # Parameters that take any object for its truth, or have a law of their own above or in their family's tests.
 FREE = {
     "training",
@@ -119,6 +123,8 @@ def refused_by(case, name, dtype, inputs):
         return ADAM_STEP
     if name == "eps" and case.function == "rms_norm":  # None is the dtype's own epsilon
         return [bad for bad in REFUSED["eps"] if bad is not None]
+    if name == "p" and case.function in POWERS:
+        return POWERS[case.function]
     return REFUSED.get(name, NO_ARRAY if name in OPTIONAL_ARRAYS else ())
 
 

@@ -37,6 +37,7 @@ from .norm import (
     rms_norm,
     rms_norm_backward,
 )
+from .distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 from .optim import (
     adagrad_step,
     adam_step,
@@ -75,6 +76,8 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_stats",
     "binary_cross_entropy_with_logits",
+    "cdist",
+    "cosine_similarity",
     "cross_entropy",
     "dropconnect",
     "dropconnect_backward",
@@ -98,6 +101,9 @@ __all__ = [
     "log_softmax_backward",
     "merge_stats",
     "mse_loss",
+    "norm",
+    "normalize",
+    "normalize_backward",
     "project_box",
     "project_l1_ball",
     "project_l2_ball",

@@ -1,0 +1,200 @@
+"""What only norms and distances promise: no overflow in between, no cancellation for near points, gradients."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from conftest import DTYPES
+
+import fastreg
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+def exact_norm(x, p):
+    """The definition, in mpmath."""
+    with mpmath.workprec(200):
+        v = [abs(mpmath.mpf(float(e))) for e in np.ravel(x)]
+        if p == 0:
+            return mpmath.mpf(sum(e != 0 for e in v))
+        if math.isinf(p):
+            return max(v) if p > 0 else min(v)
+        return mpmath.fsum(e ** mpmath.mpf(p) for e in v) ** (1 / mpmath.mpf(p))
+
+
+@pytest.mark.parametrize("p", [2, 1, 0, np.inf, -np.inf, 3, 0.5, 1.7, 10])
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200, 5e-324, 1e305, 1e-310])
+def test_norm_neither_overflows_nor_vanishes_in_between(p, scale):
+    x = np.random.default_rng(0).normal(size=57) * scale
+    wanted = exact_norm(x, p)
+    for got in (fastreg.norm(x, p), fastreg.norm(x.reshape(1, -1), p, axis=1)[0]):
+        if wanted > np.finfo(float).max:
+            assert got == np.inf
+        else:
+            assert abs(mpmath.mpf(float(got)) - wanted) <= max(64 * 2.0**-52 * wanted, 5e-324)
+
+
+@every_dtype
+@pytest.mark.parametrize("p", [1, 2])
+def test_norm_is_within_two_ulp(p, dtype):
+    for n in (1, 33, 2049, 100_000):
+        x = np.random.default_rng(n).normal(size=n).astype(dtype)
+        wanted = exact_norm(x, p) if n < 3000 else math.fsum(abs(x.astype(float)) ** p) ** (1 / p)
+        assert abs(fastreg.norm(x, p) - wanted) <= 4e-16 * wanted * (1 if n < 100 else 8)
+        assert abs(fastreg.norm(x, p, axis=0) - wanted) <= 2 * np.spacing(dtype(wanted)) * (1 if dtype == np.float32 else 8)
+
+
+def test_norm_of_all_is_the_norm_of_the_row():
+    x = np.random.default_rng(3).normal(size=(5, 50_001)).astype(np.float32)
+    for p in (0, 1, 2, 2.5, np.inf, -np.inf):
+        assert np.float32(fastreg.norm(x[2], p)) == fastreg.norm(x, p, axis=1)[2]
+
+
+def test_norm_propagates_nan_and_takes_infinity():
+    for p in (1, 2, 3, np.inf, -np.inf, 0.5):
+        for n in (1, 16, 17, 5000):
+            x = np.ones(n)
+            x[n // 2] = np.nan
+            assert math.isnan(fastreg.norm(x, p)), (p, n)
+            x[n // 2] = -np.inf
+            assert fastreg.norm(x, p) == (np.inf if p != -np.inf or n == 1 else 1.0)
+
+
+def test_norm_axes_and_matrices():
+    x = np.random.default_rng(4).normal(size=(3, 4, 5))
+    np.testing.assert_allclose(fastreg.norm(x, "fro", axis=(0, 2)), np.linalg.norm(x, "fro", axis=(0, 2)), rtol=1e-14)
+    np.testing.assert_allclose(fastreg.norm(x, "nuc", axis=(1, 2)), np.linalg.norm(x, "nuc", axis=(1, 2)), rtol=1e-13)
+    np.testing.assert_allclose(fastreg.norm(x[0], "nuc"), np.linalg.norm(x[0], "nuc"), rtol=1e-13)
+    np.testing.assert_allclose(fastreg.norm(x, "fro"), np.linalg.norm(x.ravel()), rtol=1e-14)
+    assert fastreg.norm(x, 1, axis=(0, 2), keepdims=True).shape == (1, 4, 1)
+    assert fastreg.norm(x, keepdims=True).shape == (1, 1, 1)
+    assert fastreg.norm(x, "nuc", axis=(0, 1), keepdims=True).shape == (1, 1, 5)
+    assert isinstance(fastreg.norm(x), float)
+    assert fastreg.norm(np.zeros(0)) == 0.0
+    assert fastreg.norm(np.zeros((3, 0)), -np.inf, axis=1).tolist() == [np.inf] * 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "call"),
+    [
+        (ValueError, "p", lambda x: fastreg.norm(x, -1)),
+        (ValueError, "p", lambda x: fastreg.norm(x, np.nan)),
+        (ValueError, "p", lambda x: fastreg.norm(x, "max")),
+        (TypeError, "p", lambda x: fastreg.norm(x, [2])),
+        (ValueError, "axis", lambda x: fastreg.norm(x, axis=2)),
+        (ValueError, "axis", lambda x: fastreg.norm(x, axis=(0, 0))),
+        (ValueError, "axis", lambda x: fastreg.norm(x, "fro", axis=0)),
+        (ValueError, "axis", lambda x: fastreg.norm(x[0], "nuc")),
+        (ValueError, "eps", lambda x: fastreg.normalize(x, eps=-1)),
+        (ValueError, "axis", lambda x: fastreg.normalize(np.float64(1))),
+        (ValueError, "grad", lambda x: fastreg.normalize_backward(x[0], x)),
+        (ValueError, "y", lambda x: fastreg.cosine_similarity(x, np.zeros(4))),
+        (ValueError, "metric", lambda x: fastreg.cdist(x, metric="hamming")),
+        (ValueError, "metric", lambda x: fastreg.cdist(x, metric=2)),
+        (ValueError, "p", lambda x: fastreg.cdist(x, metric="minkowski", p=0)),
+        (ValueError, "x", lambda x: fastreg.cdist(x[0])),
+        (ValueError, "y", lambda x: fastreg.cdist(x, np.zeros((2, 4)))),
+        (ValueError, "out", lambda x: fastreg.cdist(x, out=np.zeros((2, 3)))),
+    ],
+)
+def test_bad_calls_are_refused(kind, word, call):
+    with pytest.raises(kind, match=word):
+        call(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("p", [2, 1, 3, 1.5, np.inf, -np.inf, 0.5])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_normalize_backward_is_the_derivative(p, axis):
+    rng = np.random.default_rng(5)
+    x, grad = rng.normal(size=(2, 4, 3))
+    x[np.abs(x) < 0.1] = 0.3
+
+    def loss(v):
+        length = np.linalg.norm(v, p, axis=axis, keepdims=True) if p != 0.5 else (np.sqrt(np.abs(v))).sum(axis, keepdims=True) ** 2
+        return np.sum(grad * v / length)
+
+    got = fastreg.normalize_backward(grad, x, p, axis=axis)
+    h = 1e-6
+    for index in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += h
+        down[index] -= h
+        assert abs(got[index] - (loss(up) - loss(down)) / (2 * h)) < 1e-6 * max(1, np.abs(got).max())
+
+
+def test_normalize_at_the_edges():
+    x = np.array([[3e200, 4e200], [3e-200, 4e-200], [0, 0], [1e-13, 0]])
+    np.testing.assert_allclose(fastreg.normalize(x, eps=0.0)[:2], [[0.6, 0.8]] * 2, rtol=1e-15)
+    np.testing.assert_allclose(fastreg.normalize(x)[2:], [[0, 0], [0.1, 0]], rtol=1e-15)
+    np.testing.assert_allclose(fastreg.normalize_backward(np.ones((4, 2)), x)[2:], np.full((2, 2), 1e12), rtol=1e-15)
+
+
+def test_cosine_similarity_at_the_edges():
+    x = np.array([[1e200, 0], [1e-7, 0], [0, 0]])
+    y = np.array([3e200, 4e200])
+    np.testing.assert_allclose(fastreg.cosine_similarity(x, y), [0.6, 0.6, 0], rtol=1e-15)
+    np.testing.assert_allclose(fastreg.cosine_similarity(x, y, eps=1e-6), [0.6, 0.06, 0], rtol=1e-15)
+
+
+# ---- cdist -------------------------------------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan", "chebyshev", "minkowski"])
+def test_near_points_do_not_cancel(metric, dtype):
+    """Far from the origin and near to one another: 4 ulp of the true distance (8 of its square)."""
+    rng = np.random.default_rng(6)
+    base = rng.normal(size=64) * 1000
+    x = (base + rng.normal(size=(9, 64)) * 1e-3).astype(dtype)
+    y = (base + rng.normal(size=(35, 64)) * 1e-3).astype(dtype)
+    got = fastreg.cdist(x, y, metric=metric, p=3)
+    for i in range(9):
+        for j in range(35):
+            d = [abs(mpmath.mpf(float(a)) - mpmath.mpf(float(b))) for a, b in zip(x[i], y[j], strict=True)]
+            p = {"manhattan": 1, "minkowski": 3}.get(metric, 2)
+            wanted = max(d) if metric == "chebyshev" else mpmath.fsum(e**p for e in d) ** (mpmath.mpf(1) / p)
+            wanted = wanted**2 if metric == "sqeuclidean" else wanted
+            assert abs(float(got[i, j]) - wanted) <= 4 * (2 if metric == "sqeuclidean" else 1) * np.spacing(dtype(wanted))
+
+
+@every_dtype
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan", "chebyshev", "minkowski", "cosine", "dot"])
+def test_against_itself_is_half_the_work_and_the_same(metric, dtype):
+    for n in (1, 31, 32, 33, 100):
+        x = np.random.default_rng(n).normal(size=(n, 7)).astype(dtype)
+        got = fastreg.cdist(x, metric=metric, p=2.5)
+        assert np.array_equal(got, fastreg.cdist(x, x.copy(), metric=metric, p=2.5))
+        assert np.array_equal(got, got.T)
+        if metric != "dot":
+            assert not np.diag(got).any()
+
+
+@every_dtype
+def test_extreme_distances(dtype):
+    info = np.finfo(dtype)
+    big, small = dtype(info.max / 8), dtype(info.tiny)
+    x = np.array([[0, 0], [big, big], [small, small]], dtype)
+    got = fastreg.cdist(x)
+    for (i, j), scale in {(0, 1): big, (0, 2): small}.items():
+        assert abs(float(got[i, j]) / float(scale) - math.sqrt(2)) <= 4 * info.eps
+    for metric in ("euclidean", "manhattan", "chebyshev", "minkowski", "sqeuclidean"):
+        y = np.array([[0, np.nan, 0], [0, 0, np.nan], [np.nan, 0, 0], [0, np.inf, 0], [1, 1, 1]], dtype)
+        got = fastreg.cdist(np.zeros((1, 3), dtype), y, metric=metric, p=3)[0]
+        assert np.isnan(got[:3]).all()
+        assert got[3] == np.inf
+        assert np.isfinite(got[4])
+
+
+@every_dtype
+def test_cosine_distance_of_nearly_parallel_vectors(dtype):
+    x = np.array([[1, 0], [0, 0], [2, 0]], dtype)
+    y = np.array([[1, 2.0**-12], [0, 3], [-5, 0], [0, 0]], dtype)
+    got = fastreg.cdist(x, y, metric="cosine")
+    with mpmath.workprec(200):
+        near = 1 - 1 / mpmath.sqrt(1 + mpmath.mpf(2) ** -24)
+    # A unit vector is right to half a unit of double, the difference of two to that over their angle.
+    assert abs(float(got[0, 0]) - near) <= (np.finfo(dtype).eps + 2 * 2.0**12 * 2.0**-53) * near
+    np.testing.assert_allclose(got[0, 1:3], [1, 2], rtol=4 * np.finfo(dtype).eps)
+    assert np.array_equal(got[1], np.ones(4))
+    assert np.array_equal(got[:, 3], np.ones(3))
