@@ -3,8 +3,8 @@
 import sys
 
 from fastreg import optim, penalties
-from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from fastreg._distances import cdist, cosine_similarity, norm, normalize, normalize_backward
+from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from fastreg._losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,

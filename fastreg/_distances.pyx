@@ -129,7 +129,7 @@ cdef int kind_of(object p, double *value) except -1:
 
 cdef ndarray rows_of(ndarray X, tuple axes):
     """`X` with `axes` last and made one, in C order: a vector to a row."""
-    cdef int k, ndim = np.PyArray_NDIM(X), count = <int>len(axes)
+    cdef int ndim = np.PyArray_NDIM(X), count = <int>len(axes)
     cdef tuple last = tuple(range(ndim - count, ndim))
     if axes != last:
         X = numpy.moveaxis(X, axes, last)

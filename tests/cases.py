@@ -728,7 +728,6 @@ LOSSES = [
 # ---- distances ---------------------------------------------------------------------------------------------------
 
 
-
 def points(rng, shape, dtype):
     n, m, d = shape
     return {"x": np.asarray(rng.standard_normal((n, d)), dtype), "y": np.asarray(rng.standard_normal((m, d)), dtype)}
@@ -766,12 +765,30 @@ DISTANCES = [
     *norms(0, "exact"),
     *norms(3, "powers of double precision, some ulp each", 8),
     *norms(0.5, "powers of double precision, some ulp each, and the square of their sum", 16),
-    Case("norm", normal("x"), {"p": "nuc"}, elementwise=False, ulps=ulps(64, 64), shapes=((3, 4), (5, 5)), large=(40, 30),
-         label="nuc", why="LAPACK's singular values"),
+    Case(
+        "norm",
+        normal("x"),
+        {"p": "nuc"},
+        elementwise=False,
+        ulps=ulps(64, 64),
+        shapes=((3, 4), (5, 5)),
+        large=(40, 30),
+        label="nuc",
+        why="LAPACK's singular values",
+    ),
     *rowwise("normalize", "x", why="a norm in double and a quotient"),
     *rowwise("normalize_backward", "grad", "x", why="sums in double, four roundings", out=False),
-    Case("cosine_similarity", normal("x", "y"), elementwise=False, ulps=ulps(4, 16), shapes=ROWS, large=MANY_ROWS,
-         cancels=True, traffic=(2, 0), why="three sums in double"),
+    Case(
+        "cosine_similarity",
+        normal("x", "y"),
+        elementwise=False,
+        ulps=ulps(4, 16),
+        shapes=ROWS,
+        large=MANY_ROWS,
+        cancels=True,
+        traffic=(2, 0),
+        why="three sums in double",
+    ),
     distances("euclidean", 4, "short runs in T, then double"),
     distances("sqeuclidean", 8, "short runs in T, then double"),
     distances("manhattan", 8, "short runs in T, then double"),

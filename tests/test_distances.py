@@ -42,7 +42,9 @@ def test_norm_is_within_two_ulp(p, dtype):
         x = np.random.default_rng(n).normal(size=n).astype(dtype)
         wanted = exact_norm(x, p) if n < 3000 else math.fsum(abs(x.astype(float)) ** p) ** (1 / p)
         assert abs(fastreg.norm(x, p) - wanted) <= 4e-16 * wanted * (1 if n < 100 else 8)
-        assert abs(fastreg.norm(x, p, axis=0) - wanted) <= 2 * np.spacing(dtype(wanted)) * (1 if dtype == np.float32 else 8)
+        assert abs(fastreg.norm(x, p, axis=0) - wanted) <= 2 * np.spacing(dtype(wanted)) * (
+            1 if dtype == np.float32 else 8
+        )
 
 
 def test_norm_of_all_is_the_norm_of_the_row():
@@ -111,7 +113,11 @@ def test_normalize_backward_is_the_derivative(p, axis):
     x[np.abs(x) < 0.1] = 0.3
 
     def loss(v):
-        length = np.linalg.norm(v, p, axis=axis, keepdims=True) if p != 0.5 else (np.sqrt(np.abs(v))).sum(axis, keepdims=True) ** 2
+        length = (
+            np.linalg.norm(v, p, axis=axis, keepdims=True)
+            if p != 0.5
+            else (np.sqrt(np.abs(v))).sum(axis, keepdims=True) ** 2
+        )
         return np.sum(grad * v / length)
 
     got = fastreg.normalize_backward(grad, x, p, axis=axis)
@@ -155,7 +161,9 @@ def test_near_points_do_not_cancel(metric, dtype):
             p = {"manhattan": 1, "minkowski": 3}.get(metric, 2)
             wanted = max(d) if metric == "chebyshev" else mpmath.fsum(e**p for e in d) ** (mpmath.mpf(1) / p)
             wanted = wanted**2 if metric == "sqeuclidean" else wanted
-            assert abs(float(got[i, j]) - wanted) <= 4 * (2 if metric == "sqeuclidean" else 1) * np.spacing(dtype(wanted))
+            assert abs(float(got[i, j]) - wanted) <= 4 * (2 if metric == "sqeuclidean" else 1) * np.spacing(
+                dtype(wanted)
+            )
 
 
 @every_dtype

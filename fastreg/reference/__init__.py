@@ -37,7 +37,6 @@ from .norm import (
     rms_norm,
     rms_norm_backward,
 )
-from .distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 from .optim import (
     adagrad_step,
     adam_step,
@@ -68,6 +67,7 @@ from .prox import (
     prox_tv1d,
     soft_threshold,
 )
+from .distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 
 __all__ = [
     "adagrad_step",
