@@ -20,7 +20,7 @@ test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
 	build/fuzz/fuzz 50000
 
-lint: $(VENV)/.lint ## style of Python and Cython; warnings of the C core
+lint: $(VENV)/.lint ## style of Python and Cython
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastreg
