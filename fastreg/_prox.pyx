@@ -1009,7 +1009,7 @@ cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, obj
             present, given = numpy.unique(given, return_inverse=True)
             lowest, table_size = 0, len(present)
         table = table_size
-    cdef ndarray L = numpy.ascontiguousarray(given, dtype=numpy.int64)
+    cdef ndarray L = in_index_order(given.astype(numpy.int64, copy=False))
     cdef ndarray W = group_weights(weights, (table,), "one a label in the order of the sorted labels")
     cdef ndarray Y = as_output(out, X)
     if n == 0:

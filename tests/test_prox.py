@@ -606,3 +606,14 @@ def test_bad_groups_are_refused(options, kind, match):
 def test_bad_arguments_are_refused(call, kind, match):
     with pytest.raises(kind, match=match):
         call(np.arange(3.0))
+
+
+@pytest.mark.parametrize("function", [fastreg.prox_group_lasso, fastreg.prox_sparse_group_lasso])
+def test_labels_that_are_not_aligned(function):
+    """ascontiguousarray keeps them; the core reads them as int64, which C allows for aligned memory alone."""
+    x, labels = np.arange(7.0), np.array([3, 1, 3, 2, 1, 1, 3])
+    apart = np.ndarray(7, np.int64, np.zeros(57, np.uint8)[1:])
+    apart[...] = labels
+    assert not apart.flags.aligned
+    lam = {"lam": 0.5} if function is fastreg.prox_group_lasso else {"l1": 0.1, "lam": 0.5}
+    assert np.array_equal(function(x, groups=apart, **lam), function(x, groups=labels, **lam))
