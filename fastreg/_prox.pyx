@@ -1658,7 +1658,7 @@ def prox_nuclear(x, lam, step=1.0, *, out=None):
 cdef object threshold_singular_values(object A, double t, double ratio):
     cdef bint tall = A.shape[0] >= A.shape[1]
     eigenvalues, V = numpy.linalg.eigh(A.T @ A if tall else A @ A.T)
-    if sqrt(max(eigenvalues[-1], 0.0)) <= ratio * t:
+    if sqrt(eigenvalues.max(initial=0.0)) <= ratio * t:
         kept = eigenvalues > t * t
         V = V[:, kept]
         factors = 1 - t / numpy.sqrt(eigenvalues[kept])
