@@ -59,10 +59,11 @@ $(VENV)/.bench: $(VENV)/.built
 # ---- trust: docs/trust.md ----------------------------------------------------------------------------------------
 
 # A build of its own in build/, whose tests run from there: PYTHONSAFEPATH keeps the ordinary one from being imported.
+# A sanitizer writes its last words to the descriptor, which pytest must not keep to itself.
 define sanitized
 FASTREG_SANITIZE=$(1) $(BIN)/python setup.py -q build --build-base build/$@ --build-lib build/$@/lib
 cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -c "import fastreg; assert '$@/lib' in fastreg.__file__"
-cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -m pytest -p no:cacheprovider ../../tests
+cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -m pytest --capture=sys -p no:cacheprovider ../../tests
 endef
 
 asan: $(VENV)/.test ## the tests under AddressSanitizer
