@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sparse test lint bench statistics clean asan ubsan tsan fuzz exhaustive
+.PHONY: help demo sparse test peers lint bench statistics clean asan ubsan tsan fuzz exhaustive
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ sparse: $(VENV)/.demo ## which features six penalties keep of the diabetes data,
 test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
 	build/fuzz/fuzz 50000
+
+peers: $(VENV)/.peers ## the tests beside other packages that are too large for `make test`: torch, JAX
+	$(BIN)/python -m pytest tests/peers
 
 lint: $(VENV)/.lint ## style of Python and Cython
 	$(BIN)/ruff check .
@@ -48,7 +51,7 @@ $(VENV)/.built: $(VENV)/.python $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.test $(VENV)/.demo $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
+$(VENV)/.test $(VENV)/.peers $(VENV)/.demo $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
 	$(BIN)/pip install --quiet --group $*
 	touch $@
 

@@ -9,9 +9,12 @@ import sys
 import time
 import zipfile
 from fractions import Fraction
+from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
+import trajectories
 from conftest import DTYPES
 from layouts import NATIVE
 
@@ -48,54 +51,29 @@ def everything(optimiser):
 
 # ---- torch's trajectories ----------------------------------------------------------------------------------------
 
-SHARED = {
-    "SGD": [
-        {"lr": 0.1},
-        {"lr": 0.1, "momentum": 0.9},
-        {"lr": 0.1, "momentum": 0.9, "dampening": 0.5},
-        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
-        {"lr": 0.1, "weight_decay": 0.3},
-    ],
-    "Adam": [
-        {},
-        {"lr": 0.1, "weight_decay": 0.1},
-        {"betas": (0.5, 0.9), "eps": 1e-2},
-        {"betas": (0.0, 0.0)},
-        {"lr": 0.1, "eps": 0.0},
-    ],
-    "AdamW": [{}, {"lr": 0.1, "weight_decay": 0.5}, {"weight_decay": 0.0}],
-    "Adagrad": [{}, {"lr": 0.5, "lr_decay": 0.3, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3}],
-    "RMSprop": [{}, {"lr": 0.1, "alpha": 0.5, "eps": 1e-2, "weight_decay": 0.1}, {"momentum": 0.9}],
-}
+TORCH = json.loads((Path(__file__).parent / "data/torch_optim.json").read_text())
 
 
-@pytest.mark.parametrize(("name", "options"), [(k, o) for k, all_ in SHARED.items() for o in all_], ids=str)
-def test_fifty_steps_are_those_of_torch(name, options):
-    torch = pytest.importorskip("torch", exc_type=ImportError)
-    ours = tensors(0)
-    theirs = [torch.tensor(p, requires_grad=True) for p in ours]
-    optimiser = getattr(optim, name)(ours, **options)
-    peer = getattr(torch.optim, name)(theirs, **options)
-    for step in range(50):
-        grads = tensors(step + 1)
-        for p, g in zip(theirs, grads, strict=True):
-            p.grad = torch.tensor(g)
-        assert optimiser.step(grads)
-        peer.step()
-        if step == 20:
-            optimiser.param_groups[0]["lr"] = peer.param_groups[0]["lr"] = 0.02
-    for p, q in zip(ours, theirs, strict=True):
-        assert np.allclose(p, q.detach().numpy(), rtol=1e-12, atol=1e-14)
+@pytest.mark.parametrize("index", range(len(trajectories.RUNS)), ids=lambda i: str(trajectories.RUNS[i]))
+def test_fifty_steps_are_those_of_torch(index):
+    """As torch took them when they were recorded; tests/peers takes them beside it."""
+    name, options = trajectories.RUNS[index]
+    of = TORCH["trajectories"][index]
+    assert (of["name"], of["options"]) == (name, json.loads(json.dumps(options)))
+    params = trajectories.tensors(0)
+    optimiser = getattr(optim, name)(params, **options)
+    first, last = trajectories.run(params, optimiser.step, optimiser.param_groups)
+    assert np.allclose(first, of["first"], rtol=1e-12, atol=0)
+    assert np.allclose(last, of["last"], rtol=1e-12, atol=0)
 
 
-def test_defaults_are_those_of_torch():
-    torch = pytest.importorskip("torch", exc_type=ImportError)
-    for name in SHARED:
-        ours = getattr(optim, name)(tensors(0)).param_groups[0]
-        theirs = getattr(torch.optim, name)([torch.zeros(1)]).param_groups[0]
-        shared = (ours.keys() & theirs.keys()) - {"params"}
-        assert shared >= {"lr", "weight_decay"}
-        assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
+@pytest.mark.parametrize("name", trajectories.SHARED)
+def test_defaults_are_those_of_torch(name):
+    ours = getattr(optim, name)(tensors(0)).param_groups[0]
+    theirs = {k: tuple(v) if isinstance(v, list) else v for k, v in TORCH["defaults"][name].items()}
+    shared = ours.keys() & theirs.keys()
+    assert shared >= {"lr", "weight_decay"}
+    assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
 
 
 # ---- exact -------------------------------------------------------------------------------------------------------
@@ -117,7 +95,6 @@ def test_bias_corrections_are_exact_at_any_step(step, beta):
     if step <= 1000:
         correction = 1 - Fraction(beta) ** step
     else:
-        mpmath = pytest.importorskip("mpmath")
         with mpmath.workdps(60):
             correction = Fraction(str(1 - mpmath.mpf(beta) ** step))
     p, m, v = np.zeros(1), np.zeros(1), np.ones(1)
@@ -473,16 +450,10 @@ def test_clipping(dtype, layout):
 
 
 def test_clipping_is_that_of_torch():
-    torch = pytest.importorskip("torch", exc_type=ImportError)
-    ours = tensors(1)
-    theirs = [torch.tensor(g) for g in ours]
-    for g in theirs:
-        g.grad = g.clone()
-    assert optim.clip_grad_norm_(ours, 0.3) == pytest.approx(
-        float(torch.nn.utils.clip_grad_norm_(theirs, 0.3)), rel=1e-14
-    )
-    for g, t in zip(ours, theirs, strict=True):
-        assert np.allclose(g, t.grad.numpy(), rtol=1e-14, atol=0)
+    of, grads = TORCH["clip_grad_norm_"], trajectories.tensors(1)
+    assert optim.clip_grad_norm_(grads, of["max_norm"]) == pytest.approx(of["norm"], rel=1e-14)
+    for ours, theirs in zip(grads, of["grads"], strict=True):
+        assert np.allclose(ours.ravel(), theirs, rtol=1e-14, atol=0)
 
 
 def test_norms_that_overflow_when_squared():
