@@ -5,3 +5,4 @@
 #include "kernels/norm.inc"
 #include "kernels/optim.inc"
 #include "kernels/distances.inc"
+#include "kernels/boxes.inc"

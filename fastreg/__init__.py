@@ -3,6 +3,7 @@
 import sys
 
 from fastreg import optim, penalties
+from fastreg._boxes import box_iou, ciou_loss, diou_loss, giou_loss
 from fastreg._distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
 from fastreg._losses import (
@@ -75,9 +76,12 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_stats",
     "binary_cross_entropy_with_logits",
+    "box_iou",
     "cdist",
+    "ciou_loss",
     "cosine_similarity",
     "cross_entropy",
+    "diou_loss",
     "dropconnect",
     "dropconnect_backward",
     "dropout",
@@ -88,6 +92,7 @@ __all__ = [
     "ftrl_step",
     "ftrl_step_sparse",
     "get_num_threads",
+    "giou_loss",
     "group_norm",
     "group_norm_backward",
     "hard_threshold",

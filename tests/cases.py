@@ -798,4 +798,52 @@ DISTANCES = [
     distances("dot", 16, "short runs in T, then double; terms cancel"),
 ]
 
-CASES = PROX + OPTIM + DROPOUT + NORM + LOSSES + DISTANCES
+# ---- boxes -------------------------------------------------------------------------------------------------------
+
+
+def boxes(*names: str):
+    """Boxes that overlap somewhat, a few of them inverted, and a weight for each."""
+
+    def inputs(rng, shape, dtype):
+        corner = rng.normal(size=(len(names), *shape[:-1], 2))
+        found = np.concatenate([corner, corner + rng.normal(1.5, 1, size=corner.shape)], axis=-1)
+        made = {name: np.asarray(x, dtype) for name, x in zip(names, found, strict=True)}
+        return made | ({"weight": np.asarray(rng.random(shape[:-1]), dtype)} if len(names) == 2 else {})
+
+    return inputs
+
+
+def pairs_of_boxes(rng, shape, dtype):
+    n, m = shape
+    return {"a": boxes("a")(rng, (n, 4), dtype)["a"], "b": boxes("b")(rng, (m, 4), dtype)["b"]}
+
+
+def box_losses(function: str) -> list[Case]:
+    """A slope is some ten terms of double precision, the largest of them 1/U for a small union."""
+    pair, each = boxes("input", "target"), {"return_grad": True, "reduction": "none"}
+    more = {"elementwise": False, "cancels": True, "ulps": ulps(1, 64), "why": "in double; ten terms of a slope"}
+    more |= {"shapes": ((0, 4), (1, 4), (7, 4), (33, 4), (129, 4), (2, 3, 4)), "large": (5000, 4)}
+    return [
+        Case(function, pair, {"return_grad": True}, **more),
+        Case(function, pair, each, out=True, label="each", **more),
+    ]
+
+
+BOXES = [
+    Case(
+        "box_iou",
+        pairs_of_boxes,
+        out=True,
+        elementwise=False,
+        cancels=True,
+        ulps=ulps(4, 8),
+        shapes=((1, 1), (3, 2), (0, 3), (3, 0), (5, 33), (4, 129), (33, 17)),
+        large=(300, 171),
+        why="each side and product rounds, the union once more, and it may be half of what it is the difference of",
+    ),
+    *box_losses("giou_loss"),
+    *box_losses("diou_loss"),
+    *box_losses("ciou_loss"),
+]
+
+CASES = PROX + OPTIM + DROPOUT + NORM + LOSSES + DISTANCES + BOXES

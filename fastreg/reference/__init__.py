@@ -8,6 +8,7 @@ computes in float64 and rounds once at the end, so that its own rounding does no
 # A module that has the name of a function (dropout, norm) comes before the function does: importing
 # a submodule binds its name here, and the function must be bound last.
 from .dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
+from .boxes import box_iou, ciou_loss, diou_loss, giou_loss
 from .losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -76,9 +77,12 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_stats",
     "binary_cross_entropy_with_logits",
+    "box_iou",
     "cdist",
+    "ciou_loss",
     "cosine_similarity",
     "cross_entropy",
+    "diou_loss",
     "dropconnect",
     "dropconnect_backward",
     "dropout",
@@ -88,6 +92,7 @@ __all__ = [
     "ftrl_init_z",
     "ftrl_step",
     "ftrl_step_sparse",
+    "giou_loss",
     "group_norm",
     "group_norm_backward",
     "hard_threshold",
