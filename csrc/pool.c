@@ -1,10 +1,11 @@
 /* The thread pool.
  *
- * A job is a number of blocks. The caller posts it, then claims blocks itself by adding one to an atomic counter;
- * workers that are awake claim blocks from the same counter. When none is left to claim, the caller waits for
- * blocks that were claimed and are not done, never for a worker that has not started one: on a busy machine a
- * worker that the system does not schedule costs nothing, where the barrier of a fork-join runtime costs a
- * time slice.
+ * A job is a number of blocks, cut into as many parts as there are threads to share it. The caller posts it, then claims
+ * blocks by adding one to the atomic counter of a part; workers that are awake do the same. Each begins with the part
+ * that was its own in the last job, whose data its core's cache may still hold, and then takes what is left of the
+ * others'. When no block is left to claim, the caller waits for those that were claimed and are not done, never for a
+ * worker that has not started one: on a busy machine a worker that the system does not schedule costs nothing, where
+ * the barrier of a fork-join runtime costs a time slice.
  *
  * Workers are started by the first job that wants them, never at import; between jobs they spin for a moment
  * (a training loop's next call is microseconds away, a system call to wake them is as long as the work), then
@@ -54,6 +55,8 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
 enum {
     MAX_WORKERS = 511,
     JOBS = 64,           /* callers that can share the pool at one time; one more runs its job alone */
+    PARTS = 64,          /* of a job at most; beyond that, threads share them */
+    CACHE_LINE = 64,
     STACK = 1024 * 1024, /* a worker's: musl's default of 128 KiB is less than the gather buffers */
 };
 #define SPIN_NS 100000LL      /* how long an idle worker stays awake */
@@ -61,11 +64,19 @@ enum {
 #define RETREAT 8             /* times the stall: how long calls stay serial after the first of several */
 #define LONGEST_NS 100000000LL
 
+/* Blocks next … end − 1 are to be claimed. A line of the cache each: counters that share one slow each other down. */
 typedef struct {
+    _Alignas(CACHE_LINE) atomic_llong next;
+    int64_t end;
+} part;
+
+typedef struct {
+    part parts[PARTS];
+    int count; /* of the parts in use */
     fastreg_block *work;
     const void *context;
     int64_t blocks;
-    atomic_llong next, done;
+    atomic_llong done;
     atomic_int waiting; /* the caller sleeps until done == blocks */
     int open;           /* workers may still enter  (under lock) */
     int seats;          /* how many more may        (under lock) */
@@ -157,21 +168,32 @@ int fastreg_workers_started(void)
 
 /* ---- blocks ---------------------------------------------------------------------------------------------- */
 
-/* Claims and runs blocks until none is left. A worker may come too late for any: it touches `context`, which
- * lives on the caller's stack, only with a block in hand. */
-static void claim_blocks(job *j)
+/* Claims and runs blocks until none is left, from part `own` on. A worker may come too late for any: it touches
+ * `context`, which lives on the caller's stack, only with a block in hand. */
+static void claim_blocks(job *j, int own)
 {
-    for (;;) {
-        int64_t block = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
-        if (block >= j->blocks)
-            return;
-        j->work(j->context, block);
-        if (atomic_fetch_add(&j->done, 1) + 1 == j->blocks && atomic_load(&j->waiting)) {
-            pthread_mutex_lock(&pool.lock);
-            pthread_cond_signal(&j->finished);
-            pthread_mutex_unlock(&pool.lock);
+    for (int k = 0; k < j->count; k++) {
+        part *p = &j->parts[(own + k) % j->count];
+        for (;;) {
+            int64_t block = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+            if (block >= p->end)
+                break;
+            j->work(j->context, block);
+            if (atomic_fetch_add(&j->done, 1) + 1 == j->blocks && atomic_load(&j->waiting)) {
+                pthread_mutex_lock(&pool.lock);
+                pthread_cond_signal(&j->finished);
+                pthread_mutex_unlock(&pool.lock);
+            }
         }
     }
+}
+
+static int has_unclaimed(job *j)
+{
+    for (int k = 0; k < j->count; k++)
+        if (atomic_load_explicit(&j->parts[k].next, memory_order_relaxed) < j->parts[k].end)
+            return 1;
+    return 0;
 }
 
 static void run_serial(fastreg_block *work, const void *context, int64_t blocks)
@@ -189,7 +211,7 @@ static job *open_job(void)
 {
     for (int k = 0; k < JOBS; k++) {
         job *j = &pool.jobs[k];
-        if (j->open && j->seats > 0 && atomic_load_explicit(&j->next, memory_order_relaxed) < j->blocks)
+        if (j->open && j->seats > 0 && has_unclaimed(j))
             return j;
     }
     return NULL;
@@ -234,9 +256,9 @@ static void wake_up(pid_t self)
     pool.asleep[k] = pool.asleep[--pool.sleeping];
 }
 
-static void *worker(void *unused)
+static void *worker(void *number)
 {
-    (void)unused;
+    const int own = (int)(intptr_t)number; /* the caller's part is 0 */
     const pid_t self = thread_id();
     (void)fpmode_enter(); /* inherited from whoever made the first call */
     pthread_mutex_lock(&pool.lock);
@@ -247,7 +269,7 @@ static void *worker(void *unused)
             j->seats--;
             j->inside++;
             pthread_mutex_unlock(&pool.lock);
-            claim_blocks(j);
+            claim_blocks(j, own);
             pthread_mutex_lock(&pool.lock);
             j->inside--;
             continue;
@@ -304,7 +326,8 @@ static void start_workers(int wanted)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_t thread;
-    while (pool.workers < wanted && pthread_create(&thread, &attributes, worker, NULL) == 0)
+    while (pool.workers < wanted
+           && pthread_create(&thread, &attributes, worker, (void *)(intptr_t)(pool.workers + 1)) == 0)
         pool.workers++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
@@ -343,7 +366,11 @@ static job *post(fastreg_block *work, const void *context, int64_t blocks, int h
         j->work = work;
         j->context = context;
         j->blocks = blocks;
-        atomic_store_explicit(&j->next, 0, memory_order_relaxed);
+        j->count = helpers < PARTS ? helpers + 1 : PARTS;
+        for (int k = 0; k < j->count; k++) {
+            atomic_store_explicit(&j->parts[k].next, blocks / j->count * k + blocks % j->count * k / j->count, memory_order_relaxed);
+            j->parts[k].end = blocks / j->count * (k + 1) + blocks % j->count * (k + 1) / j->count;
+        }
         atomic_store_explicit(&j->done, 0, memory_order_relaxed);
         atomic_store_explicit(&j->waiting, 0, memory_order_relaxed);
         pthread_cond_init(&j->finished, NULL);
@@ -401,7 +428,7 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
         return;
     }
     fpmode caller = fpmode_enter();
-    claim_blocks(j);
+    claim_blocks(j, 0);
     fpmode_leave(caller);
     finish(j, started);
 }
