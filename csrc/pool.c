@@ -54,7 +54,7 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
 
 enum {
     MAX_WORKERS = 511,
-    JOBS = 64,           /* callers that can share the pool at one time; one more runs its job alone */
+    JOBS = 64,           /* callers that can share the pool at one time, a bit each; one more runs its job alone */
     PARTS = 64,          /* of a job at most; beyond that, threads share them */
     CACHE_LINE = 64,
     STACK = 1024 * 1024, /* a worker's: musl's default of 128 KiB is less than the gather buffers */
@@ -71,30 +71,37 @@ typedef struct {
 } part;
 
 typedef struct {
-    part parts[PARTS];
-    int count; /* of the parts in use */
-    fastreg_block *work;
+    _Alignas(CACHE_LINE) fastreg_block *work;
     const void *context;
     int64_t blocks;
-    atomic_llong done;
+    int count;  /* of the parts in use */
+    int seats;  /* how many workers may still enter         (under lock) */
+    int inside; /* how many have; the slot is free at 0     (under lock) */
+    _Alignas(CACHE_LINE) atomic_llong done;
     atomic_int waiting; /* the caller sleeps until done == blocks */
-    int open;           /* workers may still enter  (under lock) */
-    int seats;          /* how many more may        (under lock) */
-    int inside;         /* how many are, the caller too; the slot is free at 0 (under lock) */
     pthread_cond_t finished;
+    part parts[PARTS];
 } job;
+
+typedef struct {
+    pthread_cond_t called;
+    int sleeps;
+    pid_t thread;
+} sleeper;
 
 /* Everything that a forked child must set anew. */
 static struct {
     pthread_mutex_t lock;
-    pthread_cond_t posted;
-    int workers, sleeping;     /* under lock */
-    pid_t asleep[MAX_WORKERS]; /* under lock: those who sleep */
-    job jobs[JOBS];        /* under lock but for their atomics */
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .posted = PTHREAD_COND_INITIALIZER};
+    int workers, sleeping; /* under lock, as all but the jobs' atomics */
+    sleeper beds[MAX_WORKERS];
+    sleeper *asleep[MAX_WORKERS]; /* who went to sleep last is woken first: its cache is the warmest */
+    uint64_t open; /* a bit a job that workers may enter */
+    job jobs[JOBS];
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static atomic_uint generation;   /* of posts: what an awake worker watches */
-static atomic_int poster;        /* the thread of the last post */
+static atomic_int poster;        /* the thread of the last post, and its CPU */
+static atomic_int poster_cpu;
 static atomic_int num_threads;   /* 0: not yet asked */
 static atomic_int ignore_cutoffs;
 static int atfork_registered; /* under lock; survives the fork, as the handlers do */
@@ -168,23 +175,28 @@ int fastreg_workers_started(void)
 
 /* ---- blocks ---------------------------------------------------------------------------------------------- */
 
+static void note_done(job *j, int64_t blocks)
+{
+    if (blocks && atomic_fetch_add(&j->done, blocks) + blocks == j->blocks && atomic_load(&j->waiting)) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_signal(&j->finished);
+        pthread_mutex_unlock(&pool.lock);
+    }
+}
+
 /* Claims and runs blocks until none is left, from part `own` on. A worker may come too late for any: it touches
- * `context`, which lives on the caller's stack, only with a block in hand. */
+ * `context`, which lives on the caller's stack, only with a block in hand. What is done is told a part at a time: a
+ * counter that two cores write to at every block costs each a tenth of a microsecond. */
 static void claim_blocks(job *j, int own)
 {
     for (int k = 0; k < j->count; k++) {
         part *p = &j->parts[(own + k) % j->count];
-        for (;;) {
-            int64_t block = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-            if (block >= p->end)
-                break;
+        int64_t block, done = 0;
+        while ((block = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->end) {
             j->work(j->context, block);
-            if (atomic_fetch_add(&j->done, 1) + 1 == j->blocks && atomic_load(&j->waiting)) {
-                pthread_mutex_lock(&pool.lock);
-                pthread_cond_signal(&j->finished);
-                pthread_mutex_unlock(&pool.lock);
-            }
+            done++;
         }
+        note_done(j, done);
     }
 }
 
@@ -209,28 +221,29 @@ static void run_serial(fastreg_block *work, const void *context, int64_t blocks)
 /* Under lock. A job that wants another worker. */
 static job *open_job(void)
 {
-    for (int k = 0; k < JOBS; k++) {
-        job *j = &pool.jobs[k];
-        if (j->open && j->seats > 0 && has_unclaimed(j))
+    for (uint64_t left = pool.open; left; left &= left - 1) {
+        job *j = &pool.jobs[__builtin_ctzll(left)];
+        if (j->seats > 0 && has_unclaimed(j))
             return j;
     }
     return NULL;
 }
 
-/* A woken thread is often put on the CPU of the one that woke it, above all in a virtual machine, where an idle CPU
- * looks taken; there it waits for its caller to be done, or for the next balancing, milliseconds away. So a caller
- * takes its own CPU out of the mask of a worker that it wakes, and the worker, once it runs, puts it back. */
+/* A new or woken thread is often put on the CPU of the one that woke it, above all in a virtual machine, where an idle
+ * CPU looks taken; there it waits for its caller to be done, or for the next balancing, milliseconds away. So whoever
+ * wakes a worker takes its own CPU out of the worker's mask, and the worker, once it runs, puts it back; and a worker
+ * that finds itself on its caller's CPU all the same moves away. */
 #if defined(__linux__)
-static void keep_off_this_cpu(const pid_t *asleep, int count)
+static int this_cpu(void) { return sched_getcpu(); }
+static pid_t thread_id(void) { return (pid_t)syscall(SYS_gettid); }
+
+/* 0: there is no other. */
+static int other_cpus(int cpu, cpu_set_t *others)
 {
-    int cpu = sched_getcpu();
-    cpu_set_t others;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others))
-        return;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others))
-        for (int k = 0; k < count; k++)
-            sched_setaffinity(asleep[k], sizeof others, &others);
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof *others, others))
+        return 0;
+    CPU_CLR(cpu, others);
+    return CPU_COUNT(others) > 0;
 }
 
 static void allow_all_cpus_of_poster(void)
@@ -240,26 +253,68 @@ static void allow_all_cpus_of_poster(void)
         sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
-static pid_t thread_id(void) { return (pid_t)syscall(SYS_gettid); }
-#else
-static void keep_off_this_cpu(const pid_t *asleep, int count) { (void)asleep, (void)count; }
-static void allow_all_cpus_of_poster(void) {}
-static pid_t thread_id(void) { return 0; }
-#endif
-
-/* Under lock. */
-static void wake_up(pid_t self)
+static void leave_posters_cpu(void)
 {
-    int k = 0;
-    while (pool.asleep[k] != self)
-        k++;
-    pool.asleep[k] = pool.asleep[--pool.sleeping];
+    cpu_set_t others;
+    if (this_cpu() == atomic_load_explicit(&poster_cpu, memory_order_relaxed) && other_cpus(this_cpu(), &others)) {
+        sched_setaffinity(0, sizeof others, &others);
+        allow_all_cpus_of_poster();
+    }
 }
 
-static void *worker(void *number)
+static void keep_off_this_cpu(sleeper *const *called, int count)
 {
-    const int own = (int)(intptr_t)number; /* the caller's part is 0 */
-    const pid_t self = thread_id();
+    cpu_set_t others;
+    if (other_cpus(this_cpu(), &others))
+        for (int k = 0; k < count; k++)
+            sched_setaffinity(called[k]->thread, sizeof others, &others);
+}
+#else
+static int this_cpu(void) { return -1; }
+static pid_t thread_id(void) { return 0; }
+static void allow_all_cpus_of_poster(void) {}
+static void leave_posters_cpu(void) {}
+static void keep_off_this_cpu(sleeper *const *called, int count) { (void)called, (void)count; }
+#endif
+
+/* Each who is woken wakes as many again, so that no caller spends its time on waking a hundred. */
+enum { CALLS = 2 };
+
+/* Under lock. Takes up to CALLS of those who sleep, and no more than `wanted`, for call_up(). */
+static int take_sleepers(sleeper *called[CALLS], int wanted)
+{
+    int count = 0;
+    while (count < CALLS && count < wanted && pool.sleeping > 0) {
+        called[count] = pool.asleep[--pool.sleeping];
+        called[count++]->sleeps = 0;
+    }
+    return count;
+}
+
+/* Not under lock: who wakes wants it. */
+static void call_up(sleeper *const *called, int count)
+{
+    if (count)
+        keep_off_this_cpu(called, count);
+    for (int k = 0; k < count; k++)
+        pthread_cond_signal(&called[k]->called);
+}
+
+/* Under lock, which is let go meanwhile. */
+static void sleep_until_called(sleeper *self)
+{
+    self->sleeps = 1;
+    pool.asleep[pool.sleeping++] = self;
+    while (self->sleeps)
+        pthread_cond_wait(&self->called, &pool.lock);
+}
+
+static void *worker(void *bed)
+{
+    sleeper *self = bed, *called[CALLS];
+    const int own = (int)(self - pool.beds) + 1; /* the caller's part is 0 */
+    self->thread = thread_id();
+    allow_all_cpus_of_poster();
     (void)fpmode_enter(); /* inherited from whoever made the first call */
     pthread_mutex_lock(&pool.lock);
     for (;;) {
@@ -268,7 +323,9 @@ static void *worker(void *number)
         if (j) {
             j->seats--;
             j->inside++;
+            int more = take_sleepers(called, j->seats);
             pthread_mutex_unlock(&pool.lock);
+            call_up(called, more);
             claim_blocks(j, own);
             pthread_mutex_lock(&pool.lock);
             j->inside--;
@@ -281,14 +338,11 @@ static void *worker(void *number)
             for (int k = 0; k < 32 && atomic_load_explicit(&generation, memory_order_relaxed) == seen; k++)
                 pause_briefly();
             sched_yield();
+            leave_posters_cpu();
         }
         pthread_mutex_lock(&pool.lock);
         if (atomic_load(&generation) == seen) {
-            pool.asleep[pool.sleeping++] = self;
-            do
-                pthread_cond_wait(&pool.posted, &pool.lock);
-            while (atomic_load(&generation) == seen);
-            wake_up(self);
+            sleep_until_called(self);
             pthread_mutex_unlock(&pool.lock);
             allow_all_cpus_of_poster();
             pthread_mutex_lock(&pool.lock);
@@ -303,7 +357,6 @@ static void after_fork_child(void)
 {
     memset(&pool, 0, sizeof pool);
     pthread_mutex_init(&pool.lock, NULL);
-    pthread_cond_init(&pool.posted, NULL);
 }
 
 /* Under lock. Where the system has no more threads to give, the work is done by those there are. */
@@ -325,9 +378,14 @@ static void start_workers(int wanted)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+#if defined(__GLIBC__)
+    cpu_set_t others;
+    if (other_cpus(this_cpu(), &others))
+        pthread_attr_setaffinity_np(&attributes, sizeof others, &others);
+#endif
     pthread_t thread;
-    while (pool.workers < wanted
-           && pthread_create(&thread, &attributes, worker, (void *)(intptr_t)(pool.workers + 1)) == 0)
+    while (pool.workers < wanted && pthread_cond_init(&pool.beds[pool.workers].called, NULL) == 0
+           && pthread_create(&thread, &attributes, worker, &pool.beds[pool.workers]) == 0)
         pool.workers++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
@@ -355,12 +413,16 @@ static void note_stall(int64_t now, int64_t waited)
 
 static job *post(fastreg_block *work, const void *context, int64_t blocks, int helpers)
 {
+    sleeper *called[CALLS];
+    int calls = 0;
     pthread_mutex_lock(&pool.lock);
+    atomic_store_explicit(&poster_cpu, this_cpu(), memory_order_relaxed);
+    if (pool.workers < helpers || pool.sleeping)
+        atomic_store(&poster, thread_id());
     start_workers(helpers);
     job *j = NULL;
-    int wake = 0;
     for (int k = 0; k < JOBS && !j; k++)
-        if (!pool.jobs[k].open && pool.jobs[k].inside == 0)
+        if (!(pool.open >> k & 1) && pool.jobs[k].inside == 0)
             j = &pool.jobs[k];
     if (j && pool.workers) {
         j->work = work;
@@ -375,19 +437,14 @@ static job *post(fastreg_block *work, const void *context, int64_t blocks, int h
         atomic_store_explicit(&j->waiting, 0, memory_order_relaxed);
         pthread_cond_init(&j->finished, NULL);
         j->seats = helpers;
-        j->open = 1;
+        pool.open |= UINT64_C(1) << (j - pool.jobs);
         atomic_fetch_add(&generation, 1);
-        wake = pool.sleeping < helpers ? pool.sleeping : helpers;
-        if (wake) {
-            atomic_store(&poster, thread_id());
-            keep_off_this_cpu(pool.asleep, pool.sleeping);
-        }
+        calls = take_sleepers(called, helpers);
     }
     else
         j = NULL;
     pthread_mutex_unlock(&pool.lock);
-    while (wake-- > 0)
-        pthread_cond_signal(&pool.posted);
+    call_up(called, calls);
     return j;
 }
 
@@ -405,7 +462,7 @@ static void finish(job *j, int64_t started)
     pthread_mutex_lock(&pool.lock);
     while (atomic_load(&j->done) < j->blocks)
         pthread_cond_wait(&j->finished, &pool.lock);
-    j->open = 0;
+    pool.open &= ~(UINT64_C(1) << (j - pool.jobs));
     pthread_mutex_unlock(&pool.lock);
     if (ended) {
         int64_t now = now_ns(), waited = now - ended;
