@@ -60,6 +60,7 @@ enum {
     STACK = 1024 * 1024, /* a worker's: musl's default of 128 KiB is less than the gather buffers */
 };
 #define SPIN_NS 100000LL      /* how long an idle worker stays awake */
+#define WAKE_PAYS_NS 60000LL  /* of work: to wake a worker costs its caller some 15 µs in a virtual machine */
 #define STALL_NS 1000000LL    /* a wait for claimed blocks beyond this, and beyond the job's own time, is a stall */
 #define RETREAT 8             /* times the stall: how long calls stay serial after the first of several */
 #define LONGEST_NS 100000000LL
@@ -217,6 +218,9 @@ static void run_serial(fastreg_block *work, const void *context, int64_t blocks)
 }
 
 /* ---- workers --------------------------------------------------------------------------------------------- */
+
+/* Under lock. How many are at work, or watch for it. */
+static int awake(void) { return pool.workers - pool.sleeping; }
 
 /* Under lock. A job that wants another worker. */
 static job *open_job(void)
@@ -411,50 +415,77 @@ static void note_stall(int64_t now, int64_t waited)
 
 /* ---- jobs ------------------------------------------------------------------------------------------------ */
 
-static job *post(fastreg_block *work, const void *context, int64_t blocks, int helpers)
+/* Of jobs that follow each other within SPIN_NS, which is as long as workers watch for the next. */
+static atomic_llong burst_began, last_job_ended;
+
+/* Under no lock. Starts and wakes as many workers as are missing. */
+static void call_workers(int helpers)
 {
     sleeper *called[CALLS];
-    int calls = 0;
     pthread_mutex_lock(&pool.lock);
-    atomic_store_explicit(&poster_cpu, this_cpu(), memory_order_relaxed);
-    if (pool.workers < helpers || pool.sleeping)
-        atomic_store(&poster, thread_id());
+    atomic_store(&poster, thread_id());
     start_workers(helpers);
+    int count = take_sleepers(called, helpers - awake());
+    pthread_mutex_unlock(&pool.lock);
+    call_up(called, count);
+}
+
+/* NULL where every slot is taken. `missing`: not as many workers are awake as the job has seats for. */
+static job *post(fastreg_block *work, const void *context, int64_t blocks, int helpers, int *missing)
+{
+    pthread_mutex_lock(&pool.lock);
     job *j = NULL;
     for (int k = 0; k < JOBS && !j; k++)
         if (!(pool.open >> k & 1) && pool.jobs[k].inside == 0)
             j = &pool.jobs[k];
-    if (j && pool.workers) {
+    if (j) {
         j->work = work;
         j->context = context;
         j->blocks = blocks;
         j->count = helpers < PARTS ? helpers + 1 : PARTS;
-        for (int k = 0; k < j->count; k++) {
-            atomic_store_explicit(&j->parts[k].next, blocks / j->count * k + blocks % j->count * k / j->count, memory_order_relaxed);
-            j->parts[k].end = blocks / j->count * (k + 1) + blocks % j->count * (k + 1) / j->count;
+        for (int64_t k = 0; k < j->count; k++) {
+            int64_t each = blocks / j->count, more = blocks % j->count;
+            atomic_store_explicit(&j->parts[k].next, each * k + more * k / j->count, memory_order_relaxed);
+            j->parts[k].end = each * (k + 1) + more * (k + 1) / j->count;
         }
         atomic_store_explicit(&j->done, 0, memory_order_relaxed);
         atomic_store_explicit(&j->waiting, 0, memory_order_relaxed);
         pthread_cond_init(&j->finished, NULL);
         j->seats = helpers;
         pool.open |= UINT64_C(1) << (j - pool.jobs);
+        atomic_store_explicit(&poster_cpu, this_cpu(), memory_order_relaxed);
         atomic_fetch_add(&generation, 1);
-        calls = take_sleepers(called, helpers);
     }
-    else
-        j = NULL;
+    *missing = awake() < helpers;
     pthread_mutex_unlock(&pool.lock);
-    call_up(called, calls);
     return j;
+}
+
+/* Workers that sleep, or are not there yet, are called once as much work has been done without them, or is seen to be
+ * left, as pays for the call: a call that comes alone, or a few, would be slower with threads than without. */
+static void reinforce(job *j, int64_t started, int helpers)
+{
+    if (started - atomic_load_explicit(&last_job_ended, memory_order_relaxed) > SPIN_NS)
+        atomic_store_explicit(&burst_began, started, memory_order_relaxed);
+    int64_t burst = started - atomic_load_explicit(&burst_began, memory_order_relaxed);
+    if (burst < WAKE_PAYS_NS && !fastreg_cutoffs_ignored()) {
+        int64_t block = atomic_fetch_add_explicit(&j->parts[0].next, 1, memory_order_relaxed);
+        if (block >= j->parts[0].end)
+            return;
+        j->work(j->context, block);
+        note_done(j, 1);
+        if ((now_ns() - started) * (j->blocks - 1) < WAKE_PAYS_NS)
+            return;
+    }
+    call_workers(helpers);
 }
 
 /* The slot stays the caller's until here: were it free once the workers have left it, another caller could take it
  * and set `done` anew while this one still waits for it. */
 static void finish(job *j, int64_t started)
 {
-    int64_t ended = 0;
+    int64_t ended = now_ns(), now = ended;
     if (atomic_load(&j->done) < j->blocks) {
-        ended = now_ns();
         for (int k = 0; k < 1024 && atomic_load(&j->done) < j->blocks; k++)
             pause_briefly();
         atomic_store(&j->waiting, 1);
@@ -463,12 +494,14 @@ static void finish(job *j, int64_t started)
     while (atomic_load(&j->done) < j->blocks)
         pthread_cond_wait(&j->finished, &pool.lock);
     pool.open &= ~(UINT64_C(1) << (j - pool.jobs));
+    int waited = atomic_load_explicit(&j->waiting, memory_order_relaxed);
     pthread_mutex_unlock(&pool.lock);
-    if (ended) {
-        int64_t now = now_ns(), waited = now - ended;
-        if (waited > STALL_NS && waited > ended - started)
-            note_stall(now, waited);
+    if (waited) {
+        now = now_ns();
+        if (now - ended > STALL_NS && now - ended > ended - started)
+            note_stall(now, now - ended);
     }
+    atomic_store_explicit(&last_job_ended, now, memory_order_relaxed);
 }
 
 void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
@@ -478,13 +511,16 @@ void fastreg_parallel(fastreg_block *work, const void *context, int64_t blocks)
         helpers = (int)(blocks - 1);
     int64_t started = helpers > 0 ? now_ns() : 0;
     job *j = NULL;
+    int missing = 0;
     if (helpers > 0 && (!retreating(started) || fastreg_cutoffs_ignored()))
-        j = post(work, context, blocks, helpers);
+        j = post(work, context, blocks, helpers, &missing);
     if (!j) {
         run_serial(work, context, blocks);
         return;
     }
     fpmode caller = fpmode_enter();
+    if (missing)
+        reinforce(j, started, helpers);
     claim_blocks(j, 0);
     fpmode_leave(caller);
     finish(j, started);
