@@ -23,10 +23,12 @@ test: $(VENV)/.test build/fuzz/fuzz ## the tests
 peers: $(VENV)/.peers ## the tests beside other packages that are too large for `make test`: torch, JAX
 	$(BIN)/python -m pytest tests/peers
 
-lint: $(VENV)/.lint ## style of Python and Cython
+lint: $(VENV)/.lint ## style of Python and Cython; types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastreg
+	$(BIN)/mypy
+	$(BIN)/stubtest fastreg --mypy-config-file pyproject.toml --allowlist packaging/stubtest.txt --ignore-unused-allowlist
 
 bench: $(VENV)/.bench ## fastreg against its peers and the machine's limit (benchmarks/REPORT.md); ROWS=pattern for some
 	$(BIN)/python benchmarks/report.py $(if $(ROWS),--rows "$(ROWS)")

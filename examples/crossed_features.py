@@ -38,7 +38,7 @@ class Run:
 RUNS = [Run("none"), Run("L2", l2=30.0), Run("L1", l1=1.0), Run("L1, more", l1=3.0), Run("L1 and L2", l1=1.0, l2=30.0)]
 
 
-def crosses(x, edges):
+def crosses(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(cases, 465) indices: a bucket for each measurement, a cross for each pair of them, hashed."""
     bucket = np.stack([np.searchsorted(e, column) for e, column in zip(edges, x.T, strict=True)], axis=1)
     name = (np.arange(x.shape[1]) * BUCKETS + bucket).astype(np.uint64)
@@ -50,7 +50,7 @@ def crosses(x, edges):
     return ((key ^ key >> np.uint64(31)) % np.uint64(WEIGHTS)).astype(np.int64)
 
 
-def learn(indices, target, run, seed):
+def learn(indices: np.ndarray, target: np.ndarray, run: Run, seed: int) -> np.ndarray:
     """Weights after EPOCHS passes over the cases, in an order of their own, one case at a time."""
     w, z, n = (np.zeros(WEIGHTS, np.float32) for _ in range(3))
     rng = np.random.default_rng(seed)
@@ -63,12 +63,12 @@ def learn(indices, target, run, seed):
     return w
 
 
-def accuracy(w, indices, target):
+def accuracy(w: np.ndarray, indices: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean((w[indices].sum(axis=1) > 0) == target))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the five folds to run")
     folds = parser.parse_args().folds
 
@@ -85,7 +85,7 @@ def main():
             w = learn(features[train], target[train], run, seed)
             seconds = (time.perf_counter() - start) / (EPOCHS * len(train))
             scores = [accuracy(w, features[part], target[part]) for part in (train, test)]
-            rows.append([*scores, np.count_nonzero(w), seconds])
+            rows.append([*scores, float(np.count_nonzero(w)), seconds])
         train_score, test_score, kept, seconds = np.mean(rows, axis=0)
         stored = f"{kept * ENTRY / 1024:.1f} KiB"
         print(f"{run.name:<12}{train_score:>8.1%}{test_score:>8.1%}{kept:>14,.0f}{stored:>12}{seconds * 1e6:>7.0f} µs")

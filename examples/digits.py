@@ -237,7 +237,7 @@ def time_epoch(run, repeats=20):
     """
     data = Data(0)
     networks = [Network(run, 0, backend) for backend in (BACKEND, reference)]
-    steps = [[], []]
+    steps: list[list[float]] = [[], []]
     for _ in range(repeats):
         for batch in data.batches():
             for network, taken in zip(networks, steps, strict=True):

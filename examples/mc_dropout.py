@@ -11,6 +11,7 @@ of the heaviest sixth. Nothing is stored but a seed: prediction k is `offset = k
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -23,13 +24,15 @@ from fastreg.nn import Dropout
 P, HIDDEN, STEPS, SAMPLES = 0.2, 128, 3000, 500
 SEED = 2016
 
+Layers = list[list[np.ndarray]]  # a weight and a bias each
 
-def weights(rng):
+
+def weights(rng: np.random.Generator) -> Layers:
     sizes = (1, HIDDEN, HIDDEN, 1)
     return [[rng.standard_normal((a, b)) * np.sqrt(2 / a), np.zeros(b)] for a, b in pairwise(sizes)]
 
 
-def forward(layers, x, drop):
+def forward(layers: Layers, x: np.ndarray, drop: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[np.ndarray]:
     """Two hidden layers of rectified units, each followed by dropout. Returns what backward needs, the output last."""
     seen = [x]
     for (weight, bias), dropped in zip(layers, [*drop, None], strict=True):
@@ -38,7 +41,7 @@ def forward(layers, x, drop):
     return seen
 
 
-def train(layers, x, y, rng):
+def train(layers: Layers, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> None:
     drop = [Dropout(P, rng=rng), Dropout(P, rng=rng)]
     velocity = [[np.zeros_like(a) for a in layer] for layer in layers]
     for _ in range(STEPS):
@@ -56,7 +59,7 @@ def train(layers, x, y, rng):
                 grad = np.where(seen[k] > 0, drop[k - 1].backward(by_input), 0.0)
 
 
-def predictions(layers, x):
+def predictions(layers: Layers, x: np.ndarray) -> np.ndarray:
     """SAMPLES answers for each x: the recipe. One seed a layer, one offset an answer."""
     answers = []
     for k in range(SAMPLES):
@@ -66,7 +69,7 @@ def predictions(layers, x):
     return np.array(answers)
 
 
-def main():
+def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--picture", default="mc_dropout.png", help="where to put it")
     given = options.parse_args()

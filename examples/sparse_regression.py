@@ -17,6 +17,9 @@ constrained twin, ‖w‖₁ ≤ r, by `project_l1_ball`: Lagrange says that the
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,8 +34,12 @@ SIZES = np.logspace(0, -3, 40)  # strengths, as parts of the one from which on t
 COLOURS = {"bmi": "#c1272d", "bp": "#0b6e99", "s5": "#d9730d", "sex": "#448361", "s3": "#6940a5", "age": "#ad1a72"}
 QUIET = "#bdbdbd"
 
+Prox = Callable[[np.ndarray, float], np.ndarray]
+Make = Callable[[float], penalties.Penalty]
+Solve = Callable[["Quadratic", Prox, np.ndarray], np.ndarray]
 
-def data():
+
+def data() -> tuple[np.ndarray, list[str], np.ndarray]:
     """Standardised features, their names, centred targets; the sex squared is the sex again and left out."""
     raw = load_diabetes(scaled=False)
     z = (raw.data - raw.data.mean(axis=0)) / raw.data.std(axis=0)
@@ -44,28 +51,28 @@ def data():
     return x, [names[k] for k in keep], raw.target - raw.target.mean()
 
 
-def groups_of(names):
+def groups_of(names: list[str]) -> np.ndarray:
     """A measurement and its square belong together; a product of two is on its own."""
-    labels = {}
+    labels: dict[str, int] = {}
     return np.array([labels.setdefault(name.rstrip("²"), len(labels)) for name in names])
 
 
 class Quadratic:
     """‖y − Xw‖²/(2n): value, gradient, and the largest step for which a gradient step cannot overshoot."""
 
-    def __init__(self, x, y):
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         self.x, self.y = x, y
         self.gram, self.correlation = x.T @ x / len(y), x.T @ y / len(y)
         self.step = 1 / np.linalg.eigvalsh(self.gram)[-1]
 
-    def __call__(self, w):
+    def __call__(self, w: np.ndarray) -> float:
         return np.sum((self.y - self.x @ w) ** 2) / (2 * len(self.y))
 
-    def grad(self, w):
+    def grad(self, w: np.ndarray) -> np.ndarray:
         return self.gram @ w - self.correlation
 
 
-def fista(smooth, prox, w, tolerance=1e-10, most=200_000):
+def fista(smooth: Quadratic, prox: Prox, w: np.ndarray, tolerance: float = 1e-10, most: int = 200_000) -> np.ndarray:
     """Beck and Teboulle 2009, starting its momentum anew where that points uphill (O'Donoghue and Candès 2015)."""
     v, t = w, 1.0
     for _ in range(most):
@@ -80,7 +87,9 @@ def fista(smooth, prox, w, tolerance=1e-10, most=200_000):
     return w
 
 
-def proximal_gradient(smooth, prox, w, tolerance=1e-10, most=20_000):
+def proximal_gradient(
+    smooth: Quadratic, prox: Prox, w: np.ndarray, tolerance: float = 1e-10, most: int = 20_000
+) -> np.ndarray:
     """For penalties that are not convex: each step lowers the objective, to a local minimum."""
     for _ in range(most):
         last, w = w, prox(w - smooth.step * smooth.grad(w), smooth.step)
@@ -89,7 +98,7 @@ def proximal_gradient(smooth, prox, w, tolerance=1e-10, most=20_000):
     return w
 
 
-def panels(names, top):
+def panels(names: list[str], top: float) -> tuple[tuple[str, Make, Solve], ...]:
     """Title, penalty by strength, solver. L0's lam is in units of the objective: dropping w costs about ½w²."""
     groups = groups_of(names)
     sizes = np.sqrt(np.bincount(groups))
@@ -103,7 +112,7 @@ def panels(names, top):
     )
 
 
-def path(make, solve, smooth):
+def path(make: Make, solve: Solve, smooth: Quadratic) -> np.ndarray:
     """Minimisers from the strongest penalty to the weakest, each the start of the next."""
     w, found = np.zeros(smooth.x.shape[1]), []
     for size in SIZES:
@@ -112,7 +121,7 @@ def path(make, solve, smooth):
     return np.array(found)
 
 
-def compare(smooth, top):
+def compare(smooth: Quadratic, top: float) -> Iterator[tuple[str, penalties.Penalty, Any]]:
     """The objectives of scikit-learn's solvers, at its own definitions of the strength."""
     n = len(smooth.y)
     for size in (0.3, 0.1, 0.03, 0.01):
@@ -130,7 +139,12 @@ def compare(smooth, top):
         )
 
 
-def draw(results, names, file):
+def into_ball(radius: float, w: np.ndarray, step: float) -> np.ndarray:
+    """A projection takes no step: the set has no strength."""
+    return fastreg.project_l1_ball(w, radius)
+
+
+def draw(results: list[tuple[str, np.ndarray, int, float]], names: list[str], file: str) -> None:
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     figure.suptitle("What six penalties keep of 64 features: weights as the penalty weakens", fontsize=15)
     for ax, (title, ws, best, error) in zip(figure.subplots(2, 3).flat, results, strict=True):
@@ -149,7 +163,7 @@ def draw(results, names, file):
             )
         # Labels at the marked strength's height, moved apart where they would meet.
         span = np.ptp(ws) or 1
-        heights = {}
+        heights: dict[int, float] = {}
         for k in sorted(loud, key=lambda k: ws[-1, k]):
             height = ws[-1, k]
             if heights:
@@ -179,7 +193,7 @@ def draw(results, names, file):
     figure.savefig(file, dpi=110)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", default="sparse_regression.png")
     options = parser.parse_args()
@@ -218,7 +232,7 @@ def main():
     for size in (0.3, 0.1, 0.03):
         w = fista(whole, penalties.L1(size * top).prox, np.zeros(x.shape[1]))
         radius = np.abs(w).sum()
-        twin = fista(whole, lambda v, step, radius=radius: fastreg.project_l1_ball(v, radius), np.zeros(x.shape[1]))
+        twin = fista(whole, partial(into_ball, radius), np.zeros(x.shape[1]))
         apart = np.abs(w - twin).max()
         print(
             f"lam = {size * top:6.3f}   r = {radius:8.4f}   {np.count_nonzero(w):2} kept by both: "

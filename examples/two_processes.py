@@ -5,6 +5,8 @@ what it receives, and normalises its rows. The two halves together are what one 
 """
 
 import multiprocessing
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +15,11 @@ import fastreg
 SHAPE = (64, 16, 14, 14)
 
 
-def batch():
+def batch() -> np.ndarray:
     return np.random.default_rng(0).normal(5.0, 2.0, SHAPE).astype(np.float32)
 
 
-def half(rows, pipe, results):
+def half(rows: slice, pipe: Connection, results: Any) -> None:
     """What runs in each process; `pipe` leads to the other one. The two lines in the middle are the recipe."""
     x = batch()[rows]
 
@@ -29,7 +31,7 @@ def half(rows, pipe, results):
     results.put((rows.start, y))
 
 
-def main():
+def main() -> tuple[np.ndarray, np.ndarray]:
     spawn = multiprocessing.get_context("spawn")
     ends, results = spawn.Pipe(), spawn.Queue()
     halves = slice(0, SHAPE[0] // 2), slice(SHAPE[0] // 2, SHAPE[0])

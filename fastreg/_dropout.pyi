@@ -1,4 +1,4 @@
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,29 @@ def dropout_backward(
     start: int = 0,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]: ...
+@overload
+def dropout_mask(
+    shape: int | tuple[int, ...],
+    p: float = 0.5,
+    *,
+    seed: int,
+    offset: int = 0,
+    axis: int | tuple[int, ...] | None = None,
+    packed: Literal[False] = False,
+    start: int = 0,
+) -> NDArray[np.bool_]: ...
+@overload
+def dropout_mask(
+    shape: int | tuple[int, ...],
+    p: float = 0.5,
+    *,
+    seed: int,
+    offset: int = 0,
+    axis: int | tuple[int, ...] | None = None,
+    packed: Literal[True],
+    start: int = 0,
+) -> NDArray[np.uint8]: ...
+@overload
 def dropout_mask(
     shape: int | tuple[int, ...],
     p: float = 0.5,

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
 
 def sgd_step(
     param: NDArray[Any],
@@ -91,6 +92,7 @@ def clip_grad_norm_(grads: Sequence[NDArray[Any]], max_norm: float, *, error_if_
 
 RULES: tuple[str, ...]
 
+@disjoint_base
 class Steps:
     params: list[NDArray[Any]]
     state: list[list[NDArray[Any] | None]]

@@ -2,7 +2,7 @@
 pass for the backward one. All arithmetic is in the functions of the same name."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -158,7 +158,7 @@ class Dropout(Layer):
         *,
         seed: int | None = None,
         rng: Any = None,
-        mode: str = "inverted",
+        mode: Literal["inverted", "vanilla"] = "inverted",
         axis: int | tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Dropout(Layer):
         return f"Dropout({self.p!r}, seed={self.seed}, mode={self.mode!r}, axis={self.axis!r})"
 
     def forward(self, x: Any) -> np.ndarray:
-        how = {
+        how: dict[str, Any] = {
             "p": self.p,
             "seed": self.seed,
             "offset": self.offset,
@@ -280,7 +280,8 @@ class _Norm(Layer):
 
     def __init__(self, shape: Any, eps: float | None, affine: bool, dtype: Any, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.eps, self.affine = eps, affine
+        self.eps: Any = eps
+        self.affine = affine
         if affine:
             self.params = {name: (np.ones if name == "weight" else np.zeros)(shape, dtype) for name in names}
         elif np.dtype(dtype) not in (np.float32, np.float64):
@@ -346,7 +347,7 @@ class BatchNorm(_Norm):
         momentum: float = 0.1,
         affine: bool = True,
         axis: int = 1,
-        activation: str | None = None,
+        activation: Literal["relu"] | None = None,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__(num_features, eps, affine, dtype, ("weight", "bias"))
@@ -423,7 +424,8 @@ class LayerNorm(_Norm):
         return y
 
     def backward(self, grad: Any) -> np.ndarray:
-        return self._keep(layer_norm_backward(grad, *self._remembered(), self.params.get("weight")))
+        x, mean, rstd = self._remembered()
+        return self._keep(layer_norm_backward(grad, x, mean, rstd, self.params.get("weight")))
 
 
 class RMSNorm(_Norm):
@@ -464,7 +466,8 @@ class RMSNorm(_Norm):
         return y
 
     def backward(self, grad: Any) -> np.ndarray:
-        return self._keep(rms_norm_backward(grad, *self._remembered(), self.params.get("weight")))
+        x, rstd = self._remembered()
+        return self._keep(rms_norm_backward(grad, x, rstd, self.params.get("weight")))
 
 
 class GroupNorm(_Norm):
@@ -510,7 +513,8 @@ class GroupNorm(_Norm):
         return y
 
     def backward(self, grad: Any) -> np.ndarray:
-        return self._keep(group_norm_backward(grad, *self._remembered(), self.params.get("weight")))
+        x, mean, rstd = self._remembered()
+        return self._keep(group_norm_backward(grad, x, mean, rstd, self.params.get("weight")))
 
 
 class InstanceNorm(_Norm):

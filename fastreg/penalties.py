@@ -138,7 +138,7 @@ class Penalty:
     def _value(self, w: np.ndarray) -> Any:
         raise NotImplementedError
 
-    def _subgradient(self, w: np.ndarray) -> np.ndarray:
+    def _subgradient(self, w: np.ndarray) -> Any:
         raise NotImplementedError
 
     def _terms(self) -> "Iterator[Penalty]":
@@ -182,13 +182,13 @@ class L0(Penalty):
     def __init__(self, lam: Any) -> None:
         self.lam = _weight(lam, "lam")
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return np.sum(np.where(np.isnan(w), w, _times(self.lam, np.asarray(w != 0, np.float64))))
 
-    def grad(self, w, *, out=None):
+    def grad(self, w: Any, *, out: np.ndarray | None = None) -> np.ndarray:
         raise TypeError("L0 has no gradient: it is constant wherever it is continuous, and jumps at 0; use prox")
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_l0(w, self.lam, step, out=out)
 
 
@@ -206,13 +206,13 @@ class L1(Penalty):
     def __init__(self, lam: Any) -> None:
         self.lam = _weight(lam, "lam")
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return np.sum(_times(self.lam, np.abs(w)))
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         return _times(self.lam, np.sign(w))
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_l1(w, self.lam, step, out=out)
 
 
@@ -231,13 +231,13 @@ class L2(Penalty):
     def __init__(self, lam: Any) -> None:
         self.lam = _weight(lam, "lam")
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return 0.5 * np.sum(_times(self.lam, w * w))
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         return _times(self.lam, w)
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_sq_l2(w, self.lam, step, out=out)
 
 
@@ -270,17 +270,17 @@ class ElasticNet(Penalty):
         alpha = _weight(alpha, "alpha")
         return cls(alpha * l1_ratio, alpha * (1 - l1_ratio))
 
-    def _terms(self):
+    def _terms(self) -> "Iterator[Penalty]":
         yield L1(self.l1)
         yield L2(self.l2)
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return sum(term._value(w) for term in self._terms())
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         return sum(term._subgradient(w) for term in self._terms())
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_elastic_net(w, self.l1, self.l2, step, out=out)
 
 
@@ -300,14 +300,14 @@ class MCP(Penalty):
         if not self.gamma > 0:
             raise ValueError(f"gamma: got {gamma}; a number > 0 is allowed")
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         m, far = np.abs(w), self.gamma * self.lam
         return np.sum(np.where(m > far, 0.5 * self.lam * far, self.lam * m - m * m / (2 * self.gamma)))
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         return np.sign(w) * np.where(np.abs(w) > self.gamma * self.lam, 0.0, self.lam - np.abs(w) / self.gamma)
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_mcp(w, self.lam, self.gamma, step, out=out)
 
 
@@ -327,16 +327,16 @@ class SCAD(Penalty):
         if not self.gamma > 1:
             raise ValueError(f"gamma: got {gamma}; a number > 1 is allowed")
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         m, lam, gamma = np.abs(w), self.lam, self.gamma
         bent = (2 * gamma * lam * m - m * m - lam * lam) / (2 * (gamma - 1))
         return np.sum(np.where(m <= lam, lam * m, np.where(m > gamma * lam, 0.5 * (gamma + 1) * lam * lam, bent)))
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         m, lam, gamma = np.abs(w), self.lam, self.gamma
         return np.sign(w) * np.where(m <= lam, lam, np.where(m > gamma * lam, 0.0, (gamma * lam - m) / (gamma - 1)))
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_scad(w, self.lam, self.gamma, step, out=out)
 
 
@@ -378,7 +378,7 @@ class GroupLasso(Penalty):
         self.axis = axis
         self.weights = None if weights is None else _weight(weights, "weights")
 
-    def _norms(self, w):
+    def _norms(self, w: np.ndarray) -> tuple[np.ndarray, ...]:
         """The groups' norms and weights, and both again for each element, or what broadcasts to them."""
         if self.groups is None:
             norms = _norm(w, self.axis)
@@ -399,15 +399,15 @@ class GroupLasso(Penalty):
         weights = np.broadcast_to(1.0 if self.weights is None else self.weights, labels.shape)
         return norms, weights, norms[group], weights[group]
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         norms, weights, _, _ = self._norms(w)
         return np.sum(_times(self.lam, weights * norms))
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         _, _, norm, weight = self._norms(w)
         return self.lam * weight * _direction(w, norm)
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_group_lasso(w, self.lam, self.groups, step, axis=self.axis, weights=self.weights, out=out)
 
 
@@ -431,17 +431,17 @@ class SparseGroupLasso(Penalty):
     axis = property(lambda self: self._group_lasso.axis)
     weights = property(lambda self: self._group_lasso.weights)
 
-    def _terms(self):
+    def _terms(self) -> "Iterator[Penalty]":
         yield L1(self.l1)
         yield self._group_lasso
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return sum(term._value(w) for term in self._terms())
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         return sum(term._subgradient(w) for term in self._terms())
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         g = self._group_lasso
         return prox_sparse_group_lasso(w, self.l1, g.lam, g.groups, step, axis=g.axis, weights=g.weights, out=out)
 
@@ -460,13 +460,13 @@ class Frobenius(Penalty):
     def __init__(self, lam: float) -> None:
         self.lam = _weight(lam, "lam", scalar=True)
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return _times(self.lam, _norm(w)).sum()
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         return self.lam * _direction(w, _norm(w))
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_l2(w, self.lam, step, out=out)
 
 
@@ -484,14 +484,14 @@ class LInf(Penalty):
     def __init__(self, lam: float) -> None:
         self.lam = _weight(lam, "lam", scalar=True)
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return _times(self.lam, np.max(np.abs(w), initial=0.0))
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         top = np.abs(w) == np.max(np.abs(w), initial=0.0)
         return self.lam * np.sign(w) * top / max(np.count_nonzero(top), 1)
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_linf(w, self.lam, step, out=out)
 
 
@@ -510,16 +510,16 @@ class Nuclear(Penalty):
     def __init__(self, lam: float) -> None:
         self.lam = _weight(lam, "lam", scalar=True)
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return _times(self.lam, np.linalg.svd(w, compute_uv=False).sum())
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         u, s, vt = np.linalg.svd(w, full_matrices=False)
         # Directions that rounding alone makes nonzero are a kink.
         kept = s > max(w.shape) * np.finfo(w.dtype).eps * np.max(s, initial=0.0)
         return self.lam * (u[:, kept] @ vt[kept])
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_nuclear(w, self.lam, step, out=out)
 
 
@@ -537,14 +537,14 @@ class TV1D(Penalty):
     def __init__(self, lam: float) -> None:
         self.lam = _weight(lam, "lam", scalar=True)
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return _times(self.lam, np.abs(np.diff(w)).sum())
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         pull = self.lam * np.sign(np.diff(w))
         return -np.diff(pull, prepend=0.0, append=0.0) if w.size else w
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         return prox_tv1d(w, self.lam, step, out=out)
 
 
@@ -561,20 +561,20 @@ class _Sum(Penalty):
         )
         self.hasgrad = all(term.hasgrad for term in self.terms)
 
-    def _terms(self):
+    def _terms(self) -> "Iterator[Penalty]":
         for term in self.terms:
             yield from term._terms()
 
-    def _value(self, w):
+    def _value(self, w: np.ndarray) -> Any:
         return sum(term._value(w) for term in self.terms)
 
-    def _subgradient(self, w):
+    def _subgradient(self, w: np.ndarray) -> Any:
         for term in self.terms:
             if isinstance(term, L0):
                 term.grad(w)
         return sum(term._subgradient(w) for term in self.terms)
 
-    def prox(self, w, step=1.0, *, out=None):
+    def prox(self, w: Any, step: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         terms = list(self._terms())
         l1 = sum(term.lam for term in terms if isinstance(term, L1))
         l2 = sum(term.lam for term in terms if isinstance(term, L2))
@@ -600,4 +600,4 @@ class _Sum(Penalty):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Sum) and self.terms == other.terms
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None

@@ -10,7 +10,7 @@
 import threadpoolctl
 
 
-class FastregController(threadpoolctl.LibController):
+class FastregController(threadpoolctl.LibController):  # type: ignore[misc] # it has no stubs
     """Finds the C core by its file name and its two symbols."""
 
     user_api = "fastreg"
