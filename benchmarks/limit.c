@@ -135,10 +135,10 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of one pass, the mean of `repeats` after one that is not timed; negative where no thread could be had. `bytes` is a
- * multiple of 256. then_read: each pass is followed by one that reads its first result, as the next step of a program does. */
+/* Seconds of one pass, the mean of `repeats` after `warm` seconds of them that are not timed; negative where no thread could be
+ * had. `bytes` is a multiple of 256. then_read: each pass is followed by one that reads its first result, as the next step of a program does. */
 double limit_seconds(int pass, int r, int w, char *const *in, char *const *out, size_t bytes, int threads, int repeats,
-                     int then_read) {
+                     int then_read, double warm) {
     pthread_t ids[MAX_THREADS];
     int started = 1;
     if (threads > MAX_THREADS || r > MAX_ARRAYS || w > MAX_ARRAYS) return -1;
@@ -150,8 +150,10 @@ double limit_seconds(int pass, int r, int w, char *const *in, char *const *out, 
     while (started < threads && !pthread_create(&ids[started], 0, worker, (void *)(intptr_t)started)) started++;
     double seconds = -1;
     if (started == threads) {
-        once();
         double start = now();
+        do once();
+        while (now() < start + warm);
+        start = now();
         for (int i = 0; i < repeats; i++) once();
         seconds = (now() - start) / repeats;
     }

@@ -1,9 +1,10 @@
 """Measure rows in this process: `python benchmarks/measure.py --threads 1 --rows PATTERN`.
 
 All contenders of a row (fastreg, its peers, the limit's passes) take turns in shuffled order, so
-that a change of clock or a neighbour's load falls on all alike. One turn is a sample: one call that
-is not timed, which finds the contender's own caches warm, and then as many timed ones as make
-50 µs. Each contender has the same share of the time. One JSON line a row and shape goes to stdout.
+that a change of clock or a neighbour's load falls on all alike. One turn is a sample: calls for a
+millisecond that are not timed, which leave the caches as the contender's own use leaves them, and
+then as many timed ones as make 50 µs. Each contender has the same share of the time. One JSON
+line a row and shape goes to stdout.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import fnmatch
 import gc
 import inspect
 import json
+import mmap
 import os
 import random
 import statistics
@@ -33,9 +35,29 @@ LEAST_SAMPLES, MOST_SAMPLES = 7, 300  # the least within three times the time, i
 # Threads of OpenMP and XLA spin for some milliseconds after a call; on all cores the next contender
 # would be measured against them.
 REST = 5e-3
-# After the rest everybody's threads are asleep; a training loop's are not. Each turn on all cores starts with this
-# many seconds of calls that are not counted.
+# Each turn starts with this many seconds of calls that are not counted. On all cores they wake the threads, which are
+# awake in a training loop, too. On one, they bring the third-level cache to its steady state, which takes ten calls,
+# not one: the limit's passes share their arrays and would find more of them there than the others do.
 WARM = 1e-3
+LARGE, HUGE_PAGE = 2**17, 2**21
+
+
+def placed(x):
+    """A copy as if the process had never had memory before: where NumPy puts large arrays then, in pages of 2 MB.
+
+    Arrays that get what others left begin anywhere, in pages of 4 KB. That costs up to a fifth, and the time of a
+    contender would depend on those before it.
+    """
+    if x.nbytes < LARGE or not x.flags.c_contiguous:
+        return x.copy()
+    memory = mmap.mmap(-1, x.nbytes + 2 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % HUGE_PAGE + 16
+    copy = whole[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 class Limit:
@@ -51,25 +73,33 @@ class Limit:
         c = ctypes.CDLL(str(library))
         c.limit_name.restype, c.limit_seconds.restype = ctypes.c_char_p, ctypes.c_double
         ints, pointer = [ctypes.c_int] * 3, ctypes.c_void_p
-        c.limit_seconds.argtypes = [*ints, pointer, pointer, ctypes.c_size_t, *ints]
+        c.limit_seconds.argtypes = [*ints, pointer, pointer, ctypes.c_size_t, *ints, ctypes.c_double]
         self.c, self.passes = c, {}
         while name := c.limit_name(len(self.passes)):
             self.passes[name.decode()] = len(self.passes)
         self.passes = {n: i for n, i in self.passes.items() if c.limit_runs_here(i)}
 
     def contenders(self, reads, writes, in_place, nbytes, threads, then_read=False):
-        # Memory as NumPy hands it out: all large arrays begin at one place of a page. Random bits: pages of zeros that
-        # nobody has written are one page, always in the cache, and there are machines that move constants faster.
+        # Random bits: pages of zeros that nobody has written are one page, always in the cache, and there are machines
+        # that move constants faster.
         nbytes = -(-nbytes // 256) * 256
         bits = np.random.default_rng(1).integers(256, size=min(nbytes + 64, 2**22), dtype=np.uint8)
-        arrays = [np.resize(bits, nbytes + 64) for _ in range(reads + (0 if in_place else writes))]
-        where = [-(-a.ctypes.data // 64) * 64 for a in arrays]
-        read = (ctypes.c_void_p * reads)(*where[:reads])
-        write = (ctypes.c_void_p * max(writes, 1))(*(where[:writes] if in_place else where[reads:]))
+
+        def arrays():
+            return [placed(np.resize(bits, nbytes + 64)) for _ in range(reads + (0 if in_place else writes))]
+
+        # As every contender, each pass has arrays of its own: a store past the caches leaves its lines where the next
+        # pass finds them a quarter sooner. Where nothing stays in a cache, one set will do.
+        shared = arrays() if nbytes > 2**26 else None
 
         def contender(i):
-            def seconds(n, _keep=arrays):
-                mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n, then_read)
+            own = shared or arrays()
+            where = [-(-a.ctypes.data // 64) * 64 for a in own]
+            read = (ctypes.c_void_p * reads)(*where[:reads])
+            write = (ctypes.c_void_p * max(writes, 1))(*(where[:writes] if in_place else where[reads:]))
+
+            def seconds(n, _keep=own):
+                mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n, then_read, WARM)
                 if mean < 0:
                     raise RuntimeError("no threads for the limit")
                 return mean * n
@@ -80,7 +110,7 @@ class Limit:
         return {f"limit: {name}": contender(i) for name, i in passes.items()}
 
 
-def timed(call, warm, before=lambda: None):
+def timed(call, before=lambda: None, warm=WARM):
     """The seconds of n calls, after one, and `warm` seconds of them, that are not counted."""
 
     def seconds(n):
@@ -143,24 +173,23 @@ def first(result):
 def measure(row, shape, dtype, threads, budget, limit):
     """One line of the report: every contender's time for one row at one shape."""
     rng = np.random.default_rng(1)
-    inputs = row.inputs(rng, shape, np.dtype(dtype))
+    inputs = {name: placed(x) for name, x in row.inputs(rng, shape, np.dtype(dtype)).items()}
     size = int(np.prod(shape))
     like = next(iter(inputs.values()))
 
     def arguments():
         """What is only read is shared by all contenders; what is written is each one's own."""
-        own = {name: inputs[name].copy() for name in row.updates}
-        return {**inputs, **own, **row.options, **({"out": np.empty_like(like)} if row.out else {})}
+        own = {name: placed(inputs[name]) for name in row.updates}
+        return {**inputs, **own, **row.options, **({"out": placed(like)} if row.out else {})}
 
     contenders, results = {}, {}
-    warm = WARM if threads > 1 else 0.0
 
     def enter(name, call, args, before=lambda: None):
         got = first(call.once())
         if got is None:
             got = args["out"] if row.out else args[row.updates[0]]
         results[name] = np.asarray(got).reshape(np.shape(results.get("fastreg", got)))
-        contenders[name] = timed(call, warm, before)
+        contenders[name] = timed(call, before)
 
     args = arguments()
     if row.optimiser:
@@ -171,7 +200,7 @@ def measure(row, shape, dtype, threads, budget, limit):
         ours = peers.Call(function, *bound.args, **bound.kwargs)
     enter("fastreg", ours, args, lambda: fastreg.set_num_threads(threads))
     if threads > 1:
-        contenders["1 thread"] = timed(ours, warm, lambda: fastreg.set_num_threads(1))
+        contenders["1 thread"] = timed(ours, lambda: fastreg.set_num_threads(1))
     elif fastreg.show_config(mode="dicts")["isa"] == "avx512":
 
         def avx2(n):
@@ -187,8 +216,8 @@ def measure(row, shape, dtype, threads, budget, limit):
         if (call := builder(**args)) is not None:
             enter(library, call, args)
     if row.traffic == (1, 1) or size <= 1000:
-        out = {"out": np.empty_like(like)} if row.out or row.updates else {}
-        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out), warm)
+        out = {"out": placed(like)} if row.out or row.updates else {}
+        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out))
     if size > 1000 and (row.out or row.updates or row.traffic != (1, 1)):
         nbytes = size * np.dtype(dtype).itemsize
         contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads)
@@ -220,8 +249,8 @@ def busy(threads, calls=1000):
     torchs = peers.PEERS["soft_threshold"]["torch"](**args)
     contenders = {}
     for n in (1, threads):
-        contenders[f"fastreg, {n}"] = timed(ours, 0.0, lambda n=n: fastreg.set_num_threads(n))
-        contenders[f"torch, {n}"] = timed(torchs, 0.0, lambda n=n: peers.torch().set_num_threads(n))
+        contenders[f"fastreg, {n}"] = timed(ours, lambda n=n: fastreg.set_num_threads(n), 0.0)
+        contenders[f"torch, {n}"] = timed(torchs, lambda n=n: peers.torch().set_num_threads(n), 0.0)
     samples = {name: [] for name in contenders}
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads)]
     try:
