@@ -223,8 +223,10 @@ def measure(row, shape, dtype, threads, budget, limit):
         contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads)
 
     if "seed" not in row.options:  # a peer that computes something else is no peer
+        some = slice(None, None, max(1, size // 2**20))
         for name, got in results.items():
-            np.testing.assert_allclose(got, results["fastreg"], rtol=1e-3, atol=1e-3, err_msg=f"{name}, {row.name}")
+            ours, theirs = (np.ravel(a)[some] for a in (results["fastreg"], got))
+            np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3, err_msg=f"{name}, {row.name}")
     samples, calls = interleave(contenders, budget, REST if threads > 1 else 0.0)
     times = {name: summary(samples[name], calls[name]) for name in contenders}
     # At 1,000 elements, and in fresh memory, the limit is NumPy's simplest call.

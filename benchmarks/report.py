@@ -1,4 +1,4 @@
-"""Run every measurement and write REPORT.md and report.svg, or print what `--rows PATTERN` selects.
+"""Run every measurement and write REPORT.md, report.svg and README's table, or print what `--rows PATTERN` selects.
 
 One process a number of threads: one core, then all. See measure.py for how a measurement is made, rows.py for what is
 measured and the targets.
@@ -173,6 +173,36 @@ def when_to_stream(lines):
         yield f"| {size(line['n'])} | " + " | ".join(cells) + " |"
 
 
+# ---- README's figures ---------------------------------------------------------------------------------------------
+
+
+def summary(lines):
+    """The table of README.md: rows.SUMMARY in microseconds, one thread, f32."""
+    names = {"numba": "numba", "torch": "torch", "jax": "JAX", "numpy": "NumPy"}
+    yield "| | fastreg | " + " | ".join(names.values()) + " | the same traffic by the best streaming loop |"
+    yield "|---|" + "--:|" * (len(names) + 2)
+    for words, row, where in rows.SUMMARY:
+        line = next(o for o in lines if o["row"] == row and tuple(o["shape"]) == where and o["dtype"] == "f4")
+        cells = [median(line, "fastreg")]
+        for name in names:  # a library's fastest way
+            cells.append(min((median(line, n) for n in peers_of(line) if n.split()[0] == name), default=None))
+        cells.append(median(line, "limit"))
+        yield f"| {words} | " + " | ".join("" if t is None else f"{microseconds(t)}" for t in cells) + " |"
+
+
+def microseconds(seconds):
+    t = seconds * 1e6
+    return f"{t:.2f}" if t < 10 else f"{float(f'{t:.3g}'):,.0f}"
+
+
+def write_summary(lines):
+    readme = HERE.parent / "README.md"
+    before, rest = readme.read_text().split(rows.SUMMARY_BEGINS)
+    after = rest.split(rows.SUMMARY_ENDS)[1]
+    table_ = "\n".join(summary(lines))
+    readme.write_text(f"{before}{rows.SUMMARY_BEGINS}\n{table_}\n{rows.SUMMARY_ENDS}{after}")
+
+
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +355,7 @@ def main():
     else:
         write(measured, company, streams, load, minutes)
         picture(measured)
+        write_summary(measured[1])
 
 
 if __name__ == "__main__":

@@ -317,3 +317,17 @@ TARGETS = [
     *(Target(row.name, "1 thread", NO_SLOWER, threads="all") for row in ROWS),
     *(Target(row.name, "fastreg", 1.25, large(row), threads="one", what="avx2") for row in ROWS),
 ]
+
+# README's table: its words, the row, the shape. It stands between these two lines.
+SUMMARY_BEGINS, SUMMARY_ENDS = "<!-- made by make bench: -->", "<!-- end -->"
+SUMMARY = [
+    ("soft threshold, 1,000 elements", "soft_threshold", (1000,)),
+    ("soft threshold, 2²⁰", "soft_threshold", (M,)),
+    ("SGD with momentum and decay, 1,000", "sgd_step", (1000,)),
+    ("SGD with momentum and decay, 2²⁰", "sgd_step", (M,)),
+    ("dropout, p = 0.5, 2²⁰", "dropout p=0.5", (M,)),
+    ("dropout, p = 0.1, 2²⁰", "dropout p=0.1", (M,)),
+    ("batch norm, training, (32, 64, 56, 56)", "batch_norm training", IMAGES[0]),
+    ("batch norm, backward, (32, 64, 56, 56)", "batch_norm_backward", IMAGES[0]),
+    ("smooth L1 with gradient, 2²⁰", "smooth_l1_loss with gradient", (M,)),
+]
