@@ -135,29 +135,32 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of one pass, the mean of `repeats` after `warm` seconds of them that are not timed; negative where no thread could be
- * had. `bytes` is a multiple of 256. then_read: each pass is followed by one that reads its first result, as the next step of a program does. */
-double limit_seconds(int pass, int r, int w, char *const *in, char *const *out, size_t bytes, int threads, int repeats,
-                     int then_read, double warm) {
+/* `count` samples, the seconds of one pass as the mean of `repeats`, after `warm` seconds of passes that are not timed; nonzero
+ * where no threads could be had. `bytes` is a multiple of 256. then_read: each pass is followed by one that reads its first
+ * result, as the next step of a program does. */
+int limit_seconds(int pass, int r, int w, char *const *in, char *const *out, size_t bytes, int threads, int then_read,
+                  double warm, int repeats, int count, double *seconds) {
     pthread_t ids[MAX_THREADS];
     int started = 1;
-    if (threads > MAX_THREADS || r > MAX_ARRAYS || w > MAX_ARRAYS) return -1;
+    if (threads > MAX_THREADS || r > MAX_ARRAYS || w > MAX_ARRAYS) return 1;
     job.threads = threads, job.r = r, job.w = w, job.run = passes[pass].run, job.bytes = bytes, job.then_read = then_read;
     for (int a = 0; a < r; a++) job.in[a] = in[a];
     for (int a = 0; a < w; a++) job.out[a] = out[a];
     atomic_store(&job.generation, 0);
     atomic_store(&job.stop, 0);
     while (started < threads && !pthread_create(&ids[started], 0, worker, (void *)(intptr_t)started)) started++;
-    double seconds = -1;
-    if (started == threads) {
+    const int failed = started < threads;
+    if (!failed) {
         double start = now();
         do once();
         while (now() < start + warm);
-        start = now();
-        for (int i = 0; i < repeats; i++) once();
-        seconds = (now() - start) / repeats;
+        for (int k = 0; k < count; k++) {
+            start = now();
+            for (int i = 0; i < repeats; i++) once();
+            seconds[k] = (now() - start) / repeats;
+        }
     }
     atomic_store(&job.stop, 1);
     while (--started > 0) pthread_join(ids[started], 0);
-    return seconds;
+    return failed;
 }

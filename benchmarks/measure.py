@@ -1,10 +1,10 @@
 """Measure rows in this process: `python benchmarks/measure.py --threads 1 --rows PATTERN`.
 
-All contenders of a row (fastreg, its peers, the limit's passes) take turns in shuffled order, so
-that a change of clock or a neighbour's load falls on all alike. One turn is a sample: calls for a
-millisecond that are not timed, which leave the caches as the contender's own use leaves them, and
-then as many timed ones as make 50 µs. Each contender has the same share of the time. One JSON
-line a row and shape goes to stdout.
+All contenders of a row (fastreg, its peers, the limit's passes) take turns in shuffled order, so that a change of clock
+or a neighbour's load falls on all alike. A turn is calls for a millisecond (five on several cores) that are not timed,
+which leave the caches as its own use leaves them, and then ten samples, each of as many calls as make 50 µs,
+or fewer where these take long. Each contender has the same share of the time. One JSON line a row and shape goes to
+stdout.
 """
 
 import argparse
@@ -35,10 +35,11 @@ LEAST_SAMPLES, MOST_SAMPLES = 7, 300  # the least within three times the time, i
 # Threads of OpenMP and XLA spin for some milliseconds after a call; on all cores the next contender
 # would be measured against them.
 REST = 5e-3
-# Each turn starts with this many seconds of calls that are not counted. On all cores they wake the threads, which are
-# awake in a training loop, too. On one, they bring the third-level cache to its steady state, which takes ten calls,
-# not one: the limit's passes share their arrays and would find more of them there than the others do.
-WARM = 1e-3
+# Each turn starts with this many seconds of calls that are not counted. On one core they bring the third-level cache to
+# its steady state, which takes ten calls, not one: the limit's passes share their arrays and would find more of them
+# there than the others do. After a rest on all cores it takes longer to wake them, clock and caches and all.
+WARM, WARM_ALL = 1e-3, 5e-3
+SAMPLES_A_TURN, LONGEST_TURN = 10, 5e-4
 LARGE, HUGE_PAGE = 2**17, 2**21
 
 
@@ -71,9 +72,10 @@ class Limit:
             flags = ["-O3", "-shared", "-fPIC", "-pthread"]
             subprocess.run([*compiler, *flags, str(source), "-o", str(library)], check=True)
         c = ctypes.CDLL(str(library))
-        c.limit_name.restype, c.limit_seconds.restype = ctypes.c_char_p, ctypes.c_double
-        ints, pointer = [ctypes.c_int] * 3, ctypes.c_void_p
-        c.limit_seconds.argtypes = [*ints, pointer, pointer, ctypes.c_size_t, *ints, ctypes.c_double]
+        c.limit_name.restype = ctypes.c_char_p
+        int_, pointer, double = ctypes.c_int, ctypes.c_void_p, ctypes.c_double
+        c.limit_seconds.argtypes = [int_, int_, int_, pointer, pointer, ctypes.c_size_t, int_, int_, double, int_, int_]
+        c.limit_seconds.argtypes += [ctypes.POINTER(double)]
         self.c, self.passes = c, {}
         while name := c.limit_name(len(self.passes)):
             self.passes[name.decode()] = len(self.passes)
@@ -98,43 +100,48 @@ class Limit:
             read = (ctypes.c_void_p * reads)(*where[:reads])
             write = (ctypes.c_void_p * max(writes, 1))(*(where[:writes] if in_place else where[reads:]))
 
-            def seconds(n, _keep=own):
-                mean = self.c.limit_seconds(i, reads, writes, read, write, nbytes, threads, n, then_read, WARM)
-                if mean < 0:
+            def samples(n, count, _keep=own):
+                seconds = (ctypes.c_double * count)()
+                shape = i, reads, writes, read, write, nbytes, threads, then_read
+                if self.c.limit_seconds(*shape, warmth(threads), n, count, seconds):
                     raise RuntimeError("no threads for the limit")
-                return mean * n
+                return list(seconds)
 
-            return seconds
+            return samples
 
         passes = self.passes if writes else {n: i for n, i in self.passes.items() if "nt" not in n}
         return {f"limit: {name}": contender(i) for name, i in passes.items()}
 
 
-def timed(call, before=lambda: None, warm=WARM):
-    """The seconds of n calls, after one, and `warm` seconds of them, that are not counted."""
+def warmth(threads):
+    return WARM if threads == 1 else WARM_ALL
 
-    def seconds(n):
+
+def timed(call, warm, before=lambda: None):
+    """Samples of n calls, in seconds a call, after one call, and `warm` seconds of them, that are not counted."""
+
+    def samples(n, count):
         before()
         until = time.perf_counter() + warm
         call.once()
         while time.perf_counter() < until:
             call.once()
-        start = time.perf_counter()
-        call.loop(n)
-        return time.perf_counter() - start
+        for _ in range(count):
+            start = time.perf_counter()
+            call.loop(n)
+            yield (time.perf_counter() - start) / n
 
-    return seconds
+    return samples
 
 
 def interleave(contenders, budget, rest=0.0):
     """{name: samples of seconds a call}, taking turns until `budget` seconds a contender are spent."""
-    names, samples, spent, calls = list(contenders), {}, {}, {}
+    names, samples, spent, once, calls = list(contenders), {}, {}, {}, {}
     budget *= len(names)
     for name in names:
         time.sleep(rest)
-        contenders[name](1)
-        once = min(contenders[name](1) for _ in range(3))
-        calls[name] = max(1, round(SHORTEST_SAMPLE / once))
+        once[name] = min(contenders[name](1, 3))
+        calls[name] = max(1, round(SHORTEST_SAMPLE / once[name]))
         samples[name], spent[name] = [], 0.0
     gc.collect()
     gc.disable()
@@ -152,7 +159,8 @@ def interleave(contenders, budget, rest=0.0):
         for name in random.sample(turn, len(turn)):
             time.sleep(rest)
             before = time.perf_counter()
-            samples[name].append(contenders[name](calls[name]) / calls[name])
+            count = max(1, min(SAMPLES_A_TURN, round(LONGEST_TURN / (calls[name] * once[name]))))
+            samples[name].extend(contenders[name](calls[name], count))
             spent[name] += time.perf_counter() - before
     gc.enable()
     return samples, calls
@@ -182,14 +190,14 @@ def measure(row, shape, dtype, threads, budget, limit):
         own = {name: placed(inputs[name]) for name in row.updates}
         return {**inputs, **own, **row.options, **({"out": placed(like)} if row.out else {})}
 
-    contenders, results = {}, {}
+    contenders, results, warm = {}, {}, warmth(threads)
 
     def enter(name, call, args, before=lambda: None):
         got = first(call.once())
         if got is None:
             got = args["out"] if row.out else args[row.updates[0]]
         results[name] = np.asarray(got).reshape(np.shape(results.get("fastreg", got)))
-        contenders[name] = timed(call, before)
+        contenders[name] = timed(call, warm, before)
 
     args = arguments()
     if row.optimiser:
@@ -200,13 +208,13 @@ def measure(row, shape, dtype, threads, budget, limit):
         ours = peers.Call(function, *bound.args, **bound.kwargs)
     enter("fastreg", ours, args, lambda: fastreg.set_num_threads(threads))
     if threads > 1:
-        contenders["1 thread"] = timed(ours, lambda: fastreg.set_num_threads(1))
+        contenders["1 thread"] = timed(ours, warm, lambda: fastreg.set_num_threads(1))
     elif fastreg.show_config(mode="dicts")["isa"] == "avx512":
 
-        def avx2(n):
+        def avx2(n, count):
             runtime._use_isa("avx2")
             try:
-                return contenders["fastreg"](n)
+                yield from contenders["fastreg"](n, count)
             finally:
                 runtime._use_isa("avx512")
 
@@ -217,7 +225,7 @@ def measure(row, shape, dtype, threads, budget, limit):
             enter(library, call, args)
     if row.traffic == (1, 1) or size <= 1000:
         out = {"out": placed(like)} if row.out or row.updates else {}
-        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out))
+        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out), warm)
     if size > 1000 and (row.out or row.updates or row.traffic != (1, 1)):
         nbytes = size * np.dtype(dtype).itemsize
         contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads)
@@ -251,15 +259,15 @@ def busy(threads, calls=1000):
     torchs = peers.PEERS["soft_threshold"]["torch"](**args)
     contenders = {}
     for n in (1, threads):
-        contenders[f"fastreg, {n}"] = timed(ours, lambda n=n: fastreg.set_num_threads(n), 0.0)
-        contenders[f"torch, {n}"] = timed(torchs, lambda n=n: peers.torch().set_num_threads(n), 0.0)
+        contenders[f"fastreg, {n}"] = timed(ours, 0.0, lambda n=n: fastreg.set_num_threads(n))
+        contenders[f"torch, {n}"] = timed(torchs, 0.0, lambda n=n: peers.torch().set_num_threads(n))
     samples = {name: [] for name in contenders}
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads)]
     try:
         time.sleep(1)
         for _ in range(calls):
             for name in random.sample(list(contenders), len(contenders)):
-                samples[name].append(contenders[name](1))
+                samples[name].extend(contenders[name](1, 1))
     finally:
         for other in others:
             other.kill()

@@ -238,9 +238,9 @@ Made by `make bench`; do not edit. {minutes:.0f} minutes on {time.strftime("%Y-%
 - load average when the run began: {load:.2f}
 
 All contenders of a row take turns in shuffled order in one process that has as many CPUs and threads as the section
-says. A sample is one call that is not counted and then as many as make 50 µs; on several cores it begins with a rest,
-until others' threads sleep, and a millisecond of calls that are not counted. Times are medians of samples, *spread* is
-half the distance between the quartiles and the number of fastreg's samples.
+says. A turn begins with a millisecond of calls that are not counted (on several cores with a rest, until others'
+threads sleep, and five), and has up to ten samples, each of as many calls as make 50 µs. Times are medians of samples,
+*spread* is half the distance between the quartiles and the number of fastreg's samples.
 **limit** is the fastest of the streaming
 loops of `limit.c` (vector length, `nt`: non-temporal stores) that reads and writes as many arrays as the row has to,
 in place where the row is; at 1,000 elements, and where the result goes to fresh memory, it is one `np.multiply`.
