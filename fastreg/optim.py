@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastreg._optim import Steps, clip_grad_norm_, ftrl_init_z
+from fastreg._optim import Steps, clip_grad_norm_, ftrl_init_z, zeros_like_each
 
 __all__ = ["FTRL", "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm_", "decay_matrices_only"]
 
@@ -39,12 +39,14 @@ class Optimizer:
         checks = Steps(self._update, arrays, [])
         for group in self.param_groups:
             checks.check(group)
-        state = [self._initial(p, group) for group in self.param_groups for p in group["params"]]
-        self._steps = Steps(self._update, arrays, state)
+        each: list[list[Any]] = [
+            [None] * len(arrays) if name == LAZY else zeros_like_each(arrays) for name in self._state
+        ]
+        self._begin(*each)
+        self._steps = Steps(self._update, arrays, [list(of) for of in zip(*each, strict=True)])
 
-    def _initial(self, param: np.ndarray, group: dict[str, Any]) -> list[np.ndarray | None]:
-        """The state of a parameter before the first step."""
-        return [None if name == LAZY else np.zeros_like(param, subok=False) for name in self._state]
+    def _begin(self, *each: list[Any]) -> None:
+        """Fill each of the kinds of state, zeros so far, with what it is before the first step."""
 
     def step(self, grads: Sequence[Any], *, skip_nonfinite: bool = False) -> bool:
         """Update all parameters, or none.
@@ -121,19 +123,29 @@ class Optimizer:
                 )
             self._steps.check(group)
         _same_keys(state_dict["state"], own["state"], "state_dict['state']")
-        arrays = []
-        for i, param in enumerate(self._steps.params):
+        params = self._steps.params
+        for i, param in enumerate(params):
             of = state_dict["state"][i]
             _same_keys(of, own["state"][i], f"state_dict['state'][{i}]")
-            arrays.append(
-                [_state_like(of[name], param, f"state_dict['state'][{i}][{name!r}]", name) for name in self._state]
-            )
+            for name in self._state:
+                _check_state(of[name], param, f"state_dict['state'][{i}][{name!r}]", name)
+        each = [self._copied([state_dict["state"][i][name] for i in range(len(params))]) for name in self._state]
         with self._steps.lock:
             for group, mine in zip(groups, self.param_groups, strict=True):
                 mine.update({key: value for key, value in group.items() if key != "params"})
-            for mine, theirs in zip(self._steps.state, arrays, strict=True):
+            for mine, *theirs in zip(self._steps.state, *each, strict=True):
                 mine[:] = theirs
             self._steps.count = count
+
+    def _copied(self, given: list[np.ndarray | None]) -> list[np.ndarray | None]:
+        """Copies of one kind of state, in the layout of the parameters."""
+        copies: list[np.ndarray | None] = [*zeros_like_each(self._steps.params)]
+        for i, x in enumerate(given):
+            if x is None:
+                copies[i] = None
+            else:
+                copies[i][...] = x
+        return copies
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a file, from which `load` takes it up again (the parameters are not part of it).
@@ -358,8 +370,9 @@ class Adagrad(Optimizer):
         self._start = initial_accumulator_value
         super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps, "l1": l1})
 
-    def _initial(self, param: np.ndarray, group: dict[str, Any]) -> list[np.ndarray | None]:
-        return [np.full_like(param, self._start, subok=False)]
+    def _begin(self, *each: list[Any]) -> None:
+        for sum_sq in each[0]:
+            sum_sq.fill(self._start)
 
 
 class RMSprop(Optimizer):
@@ -429,10 +442,12 @@ class FTRL(Optimizer):
     def __init__(self, params: Any, alpha: float = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0) -> None:
         super().__init__(params, {"alpha": alpha, "beta": beta, "l1": l1, "l2": l2})
 
-    def _initial(self, param: np.ndarray, group: dict[str, Any]) -> list[np.ndarray | None]:
-        options = {key: value for key, value in group.items() if key != "params"}
-        z = np.empty_like(param, subok=False)
-        return [ftrl_init_z(param, out=z, **options), np.zeros_like(param, subok=False)]
+    def _begin(self, *each: list[Any]) -> None:
+        zs = iter(each[0])
+        for group in self.param_groups:
+            options = {key: value for key, value in group.items() if key != "params"}
+            for param in group["params"]:
+                ftrl_init_z(param, out=next(zs), **options)
 
 
 # ---- groups ------------------------------------------------------------------------------------------------------
@@ -520,18 +535,15 @@ def _same_keys(given: Any, own: dict[Any, Any], name: str) -> None:
         raise ValueError(f"{name}: got the keys {list(given)}; {list(own)} are needed")
 
 
-def _state_like(x: Any, param: np.ndarray, where: str, name: str) -> np.ndarray | None:
-    """A copy of one array of a state, in the layout of its parameter."""
+def _check_state(x: Any, param: np.ndarray, where: str, name: str) -> None:
+    """Raise unless x is an array of the dtype and shape of its parameter, or None where there may be none yet."""
     if x is None and name == LAZY:
-        return None
+        return
     if not isinstance(x, np.ndarray) or x.dtype != param.dtype:
         came = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
         raise TypeError(f"{where}: got {came}; an array of {param.dtype} is needed")
     if x.shape != param.shape:
         raise ValueError(f"{where}: got shape {x.shape}; {param.shape} is needed")
-    copy = np.empty_like(param, subok=False)
-    copy[...] = x
-    return copy
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------------

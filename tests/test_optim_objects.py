@@ -20,6 +20,7 @@ from layouts import NATIVE
 
 import fastreg
 from fastreg import optim, reference
+from fastreg._optim import zeros_like_each
 
 SHAPES = [(7,), (3, 5), (2, 3, 4), (), (1,), (0, 2), (5000,)]
 EVERY = [
@@ -280,6 +281,22 @@ def test_gradients_of_any_kind():
         p = np.zeros(2, np.float32)
         optim.SGD([p], lr=1.0).step([grad])
         assert np.array_equal(p, [-1.0, -2.0])
+
+
+@pytest.mark.parametrize("layout", ["as is", *NATIVE])
+def test_state_is_in_one_piece_of_memory_and_lies_as_its_parameter(layout):
+    relaid = NATIVE.get(layout, lambda x: x)
+    params = [relaid(p) for dtype in DTYPES for p in tensors(0, dtype)]
+    state = zeros_like_each(params)
+    for i, (s, p) in enumerate(zip(state, params, strict=True)):
+        assert (s.shape, s.dtype, s.strides) == (p.shape, p.dtype, np.zeros_like(p).strides)
+        assert s.base is state[0].base
+        assert s.flags.aligned
+        assert not s.any()
+        if p.flags.aligned:
+            assert s.ctypes.data % 64 == p.ctypes.data % 64
+        s.fill(i + 1)
+    assert all(np.all(s == i + 1) for i, s in enumerate(state))
 
 
 # ---- all or nothing ----------------------------------------------------------------------------------------------
