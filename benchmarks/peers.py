@@ -7,8 +7,9 @@ arguments. The call returns its result; where it returns None, the result is in 
 array that is updated. `threads` is the number of threads this process may use.
 
 numba kernels are compiled with fastmath, which lets it reassociate sums and ignore NaN: a licence
-that fastreg does not take. JAX cannot write into a given array, so where the row has an `out` its
-output buffer is donated back to it, which saves it the fresh pages.
+that fastreg does not take; and with NumPy's divisions, which do not raise and so vectorise. JAX
+cannot write into a given array, so where the row has an `out` its output buffer is donated back to
+it, which saves it the fresh pages.
 """
 
 import math
@@ -87,7 +88,7 @@ def njit(function):
     import numba
 
     numba.set_num_threads(threads)
-    return numba.njit(function, parallel=threads > 1, fastmath=True)
+    return numba.njit(function, parallel=threads > 1, fastmath=True, error_model="numpy")
 
 
 try:
@@ -412,6 +413,108 @@ def _(param, grad, exp_avg, exp_avg_sq, step, lr, weight_decay, decoupled):
     return donating(update, (param, exp_avg, exp_avg_sq), grad)
 
 
+@peer("adagrad_step", "numba")
+def _(param, grad, sum_sq, weight_decay):
+    @njit
+    def kernel(param, grad, sum_sq, lr, eps, decay):
+        for i in prange(param.size):
+            g = grad[i] + decay * param[i]
+            sum_sq[i] += g * g
+            param[i] -= lr * g / (math.sqrt(sum_sq[i]) + eps)
+
+    return Call(kernel, param, grad, sum_sq, *[param.dtype.type(s) for s in (1e-2, 1e-10, weight_decay)])
+
+
+@peer("adagrad_step", "torch op")
+def _(param, grad, sum_sq, weight_decay):
+    lists = [[t] for t in tensors(param, grad, sum_sq)]
+    options = {"lr": 1e-2, "lr_decay": 0.0, "weight_decay": weight_decay, "eps": 1e-10, "maximize": False}
+    return Call(torch()._fused_adagrad_, *lists, [torch().tensor(1.0)], **options)
+
+
+@peer("rmsprop_step", "numba")
+def _(param, grad, square_avg, lr, weight_decay):
+    one = param.dtype.type(1)
+
+    @njit
+    def kernel(param, grad, square_avg, lr, alpha, eps, decay):
+        for i in prange(param.size):
+            g = grad[i] + decay * param[i]
+            square_avg[i] = alpha * square_avg[i] + (one - alpha) * g * g
+            param[i] -= lr * g / (math.sqrt(square_avg[i]) + eps)
+
+    return Call(kernel, param, grad, square_avg, *[param.dtype.type(s) for s in (lr, 0.99, 1e-8, weight_decay)])
+
+
+def ftrl_coordinate():
+    import numba
+
+    @numba.njit(fastmath=True, error_model="numpy")
+    def coordinate(i, g, param, z, n, per_alpha, shrink, l1):
+        total = n[i] + g * g
+        root = math.sqrt(total)
+        z[i] += g - (root - math.sqrt(n[i])) * per_alpha * param[i]
+        n[i] = total
+        param[i] = (min(max(z[i], -l1), l1) - z[i]) / (root * per_alpha + shrink)
+
+    return coordinate
+
+
+def ftrl_numbers(dtype, alpha, l1, l2):
+    return [dtype.type(s) for s in (1 / alpha, 1 / alpha + l2, l1)]
+
+
+@peer("ftrl_step", "numba")
+def _(param, grad, z, n, **options):
+    coordinate = ftrl_coordinate()
+
+    @njit
+    def kernel(param, grad, z, n, per_alpha, shrink, l1):
+        for i in prange(param.size):
+            coordinate(i, grad[i], param, z, n, per_alpha, shrink, l1)
+
+    return Call(kernel, param, grad, z, n, *ftrl_numbers(param.dtype, **options))
+
+
+@peer("ftrl_step_sparse", "numba")
+def _(grad, indices, param, z, n, **options):
+    coordinate = ftrl_coordinate()
+
+    def kernel(grad, indices, param, z, n, per_alpha, shrink, l1):
+        order = np.argsort(indices)
+        k = 0
+        while k < order.size:
+            i, g = indices[order[k]], grad[order[k]]
+            k += 1
+            while k < order.size and indices[order[k]] == i:
+                g += grad[order[k]]
+                k += 1
+            coordinate(i, g, param, z, n, per_alpha, shrink, l1)
+
+    import numba
+
+    # No prange: where a coordinate ends, the next begins.
+    kernel = numba.njit(kernel, fastmath=True, error_model="numpy")
+    return Call(kernel, grad, indices, param, z, n, *ftrl_numbers(param.dtype, **options))
+
+
+@peer("ftrl_step_sparse", "numpy")
+def _(grad, indices, param, z, n, **options):
+    per_alpha, shrink, l1 = ftrl_numbers(param.dtype, **options)
+
+    def call():
+        touched, which = np.unique(indices, return_inverse=True)
+        g = np.bincount(which, grad).astype(param.dtype)
+        w, old = param[touched], n[touched]
+        new = old + g * g
+        root = np.sqrt(new)
+        total = z[touched] + (g - (root - np.sqrt(old)) * per_alpha * w)
+        param[touched] = (np.clip(total, -l1, l1) - total) / (root * per_alpha + shrink)
+        z[touched], n[touched] = total, new
+
+    return Call(call)
+
+
 def cut(x, sizes):
     """Views of x, one after the other."""
     return np.split(x, np.cumsum(sizes)[:-1])
@@ -434,9 +537,10 @@ def torch_many(name, how):
         return Call(getattr(torch().optim, name)(params, **options, **{how: True}).step)
 
 
-for name in ("SGD", "AdamW"):
-    for how in ("fused", "foreach"):
-        torch_many(name, how)
+for name in ("SGD", "AdamW", "Adagrad"):
+    torch_many(name, "fused")
+for name in ("SGD", "AdamW", "Adagrad", "RMSprop"):
+    torch_many(name, "foreach")
 
 
 def optax_many(name):
@@ -447,11 +551,13 @@ def optax_many(name):
     def _(param, grad, tensors, **options):
         import optax
 
-        if name == "SGD":
-            decay = optax.add_decayed_weights(options["weight_decay"])
-            rule = optax.chain(decay, optax.sgd(options["lr"], momentum=options["momentum"]))
-        else:
-            rule = optax.adamw(options["lr"], weight_decay=options["weight_decay"])
+        decay = optax.add_decayed_weights(options["weight_decay"])
+        rule = {
+            "SGD": lambda lr=0, momentum=0, **_: optax.chain(decay, optax.sgd(lr, momentum=momentum)),
+            "AdamW": lambda lr=0, weight_decay=0: optax.adamw(lr, weight_decay=weight_decay),
+            "Adagrad": lambda **_: optax.chain(decay, optax.adagrad(1e-2, initial_accumulator_value=0.0)),
+            "RMSprop": lambda lr=0, **_: optax.chain(decay, optax.rmsprop(lr, decay=0.99)),
+        }[name](**options)
         params = [jax().numpy.asarray(p) for p in cut(param, tensors)]
         grads = [jax().numpy.asarray(g) for g in cut(grad, tensors)]
 
@@ -465,8 +571,8 @@ def optax_many(name):
         return step
 
 
-optax_many("SGD")
-optax_many("AdamW")
+for name in ("SGD", "AdamW", "Adagrad", "RMSprop"):
+    optax_many(name)
 
 
 # Dropout ------------------------------------------------------------------------------------------

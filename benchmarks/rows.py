@@ -55,10 +55,21 @@ def labelled(rng, shape, dtype):
     return vector("x")(rng, shape, dtype) | {"groups": rng.integers(0, shape[0] // 100, shape)}
 
 
-def moments(rng, shape, dtype):
-    """Arguments of adam_step."""
-    inputs = vector("param", "grad", "exp_avg", "exp_avg_sq")(rng, shape, dtype)
-    return inputs | {"exp_avg_sq": inputs["exp_avg_sq"] ** 2}
+def state(*names):
+    """Arguments of an update: sums of squares among them are positive."""
+
+    def inputs(rng, shape, dtype):
+        arrays = vector("param", "grad", *names)(rng, shape, dtype)
+        return {name: x**2 if "sq" in name or name == "n" else x for name, x in arrays.items()}
+
+    return inputs
+
+
+def example(rng, shape, dtype):
+    """Arguments of ftrl_step_sparse: an example, or some, of a model of 2^22 weights, drawn as words of a text are."""
+    model = {name: np.zeros(2**22, dtype) for name in ("param", "z", "n")}
+    drawn = (2**22 * rng.random(shape) ** 4).astype(np.int64)
+    return {"grad": rng.standard_normal(shape, dtype=dtype), "indices": drawn, **model}
 
 
 def resnet50():
@@ -137,6 +148,13 @@ IMAGES = ((32, 64, 56, 56), (64, 256, 14, 14), (256, 64, 8, 8), (128, 512), (819
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 ADAM = {"lr": 1e-3, "weight_decay": 0.01}
 MANY = {"100 tensors of 1,000": (1000,) * 100, "ResNet-50's tensors": resnet50()}
+FTRL = {"alpha": 0.1, "l1": 0.5, "l2": 0.1}
+# Function, state, options of it and of its optimiser, and the optimiser.
+UPDATES = [
+    ("adagrad_step", ("sum_sq",), {"weight_decay": 1e-4}, "Adagrad"),
+    ("rmsprop_step", ("square_avg",), {"lr": 1e-3, "weight_decay": 1e-4}, "RMSprop"),
+    ("ftrl_step", ("z", "n"), FTRL, "FTRL"),
+]
 HALF, TENTH = {"p": 0.5, "seed": 7}, {"p": 0.1, "seed": 7}
 
 ROWS = [
@@ -156,7 +174,7 @@ ROWS = [
     Row(
         "adam_step",
         "",
-        moments,
+        state("exp_avg", "exp_avg_sq"),
         ADAM | {"step": 10, "decoupled": True},
         traffic=(4, 3),
         updates=("param", "exp_avg", "exp_avg_sq"),
@@ -165,19 +183,42 @@ ROWS = [
     *(
         Row(
             function,
+            "",
+            state(*names),
+            options,
+            traffic=(2 + len(names), 1 + len(names)),
+            updates=("param", *names),
+            out=False,
+        )
+        for function, names, options, _ in UPDATES
+    ),
+    Row(
+        "ftrl_step_sparse",
+        "",
+        example,
+        FTRL,
+        traffic=(4, 3),  # the limit is that of as many coordinates, were they neighbours
+        updates=("param", "z", "n"),
+        out=False,
+        shapes=((465,), (64 * K,)),
+    ),
+    *(
+        Row(
+            function,
             what,
             vector("param", "grad"),
             options,
-            traffic=traffic,
+            traffic=(2 + arrays, 1 + arrays),
             updates=("param",),
             out=False,
             shapes=((sum(sizes),),),
             optimiser=optimiser,
             tensors=sizes,
         )
-        for function, optimiser, options, traffic in (
-            ("sgd_step", "SGD", SGD, (3, 2)),
-            ("adam_step", "AdamW", ADAM, (4, 3)),
+        for function, arrays, options, optimiser in (
+            ("sgd_step", 1, SGD, "SGD"),
+            ("adam_step", 2, ADAM, "AdamW"),
+            *((function, len(names), options, optimiser) for function, names, options, optimiser in UPDATES),
         )
         for what, sizes in MANY.items()
     ),
@@ -272,13 +313,17 @@ TARGETS = [
     Target("adam_step", "torch", NO_SLOWER),
     *(
         target
-        for optimiser in ("SGD", "AdamW")
+        for optimiser in ("SGD", "AdamW", *(optimiser for *_, optimiser in UPDATES))
         for target in (
             Target(f"{optimiser} 100 tensors of 1,000", "torch", 1 / 8),
             Target(f"{optimiser} ResNet-50's tensors", "torch", NO_SLOWER),
             Target(f"{optimiser} ResNet-50's tensors", "limit", 1.1),
         )
+        if target.against != "torch" or optimiser != "FTRL"  # torch has none
     ),
+    *(Target(function, "limit", 1.1, BIG) for function, *_ in UPDATES),
+    *(Target(function, "numba", NO_SLOWER) for function, *_ in UPDATES),
+    Target("ftrl_step_sparse", "numba", NO_SLOWER),
     Target("dropout p=0.5", "np.multiply", 1.3, MIDDLE),
     Target("dropout p=0.1", "np.multiply", 1.8, MIDDLE),
     Target("dropout p=0.5", "np.multiply", 1.15, BIG),

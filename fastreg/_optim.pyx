@@ -642,15 +642,14 @@ def ftrl_step_sparse(param, indices, grad, z, n, *, alpha=0.1, beta=1.0, l1=0.0,
     a.stride[0], a.stride[1], a.stride[2] = np.PyArray_STRIDE(P, 0), np.PyArray_STRIDE(Z, 0), np.PyArray_STRIDE(N, 0)
     # Copies: both are about to be sorted, and the gradient may be a view of what is updated.
     G = as_type(np.PyArray_NewCopy(G, np.NPY_CORDER), np.NPY_DOUBLE)
-    a.index = <const int64_t *>np.PyArray_DATA(K)
-    a.grad = <const double *>np.PyArray_DATA(G)
-    cdef int64_t count = summed(<int64_t *>np.PyArray_DATA(K), <double *>np.PyArray_DATA(G), np.PyArray_SIZE(K))
-    if count < 0:
-        order = numpy.argsort(K, axis=None, kind="stable")
-        K, G = K.ravel()[order], G.ravel()[order]
-        a.index = <const int64_t *>np.PyArray_DATA(K)
-        a.grad = <const double *>np.PyArray_DATA(G)
-        count = summed(<int64_t *>np.PyArray_DATA(K), <double *>np.PyArray_DATA(G), np.PyArray_SIZE(K))
+    cdef int64_t count = np.PyArray_SIZE(K)
+    cdef ndarray spare_K = numpy.empty(count, numpy.int64), spare_G = numpy.empty(count)
+    cdef pairs given = [<int64_t *>np.PyArray_DATA(K), <double *>np.PyArray_DATA(G)]
+    cdef pairs spare = [<int64_t *>np.PyArray_DATA(spare_K), <double *>np.PyArray_DATA(spare_G)]
+    with nogil:
+        sort(&given, &spare, count, np.PyArray_DIM(P, 0))
+        count = sum_neighbours(given, count)
+    a.index, a.grad = given.index, given.value
     over_items(KERNEL_ftrl_step_sparse, dtype_of(P), &a, count, FASTREG_CHUNK, count)
 
 
@@ -672,28 +671,56 @@ cdef ndarray as_indices(object x, int64_t features):
     return K
 
 
-cdef int64_t summed(int64_t *index, double *value, int64_t n) noexcept:
-    """Sort few pairs by index, in place, and sum those of one index; returns how many are left.
+ctypedef struct pairs:
+    int64_t *index
+    double *value
 
-    -1 for many pairs that are not yet in order; equal ones keep their order.
+
+cdef void sort(pairs *a, pairs *spare, int64_t n, int64_t bound) noexcept nogil:
+    """Sort pairs by index, each in [0, bound), those of one index in the order in which they come.
+
+    A radix sort from the lowest byte up; the result is in `a`, which may have changed places with `spare`.
     """
-    cdef int64_t i, j, k, count = 0
-    cdef double v
+    cdef int64_t begin[256]
+    cdef int64_t i, here, sum
+    cdef int shift = 0, byte
+    cdef pairs swap
+    while shift < 63 and (bound - 1) >> shift > 0 and not is_sorted(a.index, n):
+        for byte in range(256):
+            begin[byte] = 0
+        for i in range(n):
+            begin[a.index[i] >> shift & 255] += 1
+        sum = 0
+        for byte in range(256):
+            here = begin[byte]
+            begin[byte] = sum
+            sum += here
+        for i in range(n):
+            byte = <int>(a.index[i] >> shift & 255)
+            spare.index[begin[byte]], spare.value[begin[byte]] = a.index[i], a.value[i]
+            begin[byte] += 1
+        swap = a[0]
+        a[0] = spare[0]
+        spare[0] = swap
+        shift += 8
+
+
+cdef bint is_sorted(const int64_t *index, int64_t n) noexcept nogil:
+    cdef int64_t i
     for i in range(1, n):
-        if index[i] >= index[i - 1]:
-            continue
-        if n > 64:
-            return -1
-        k, v, j = index[i], value[i], i
-        while j > 0 and index[j - 1] > k:
-            index[j], value[j] = index[j - 1], value[j - 1]
-            j -= 1
-        index[j], value[j] = k, v
+        if index[i] < index[i - 1]:
+            return False
+    return True
+
+
+cdef int64_t sum_neighbours(pairs a, int64_t n) noexcept nogil:
+    """Sum the values of one index, in place; returns how many pairs are left."""
+    cdef int64_t i, count = 0
     for i in range(n):
-        if count and index[count - 1] == index[i]:
-            value[count - 1] += value[i]
+        if count and a.index[count - 1] == a.index[i]:
+            a.value[count - 1] += a.value[i]
         else:
-            index[count], value[count] = index[i], value[i]
+            a.index[count], a.value[count] = a.index[i], a.value[i]
             count += 1
     return count
 
