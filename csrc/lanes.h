@@ -89,6 +89,21 @@ FASTREG_INLINE double sum_lanes(const double *lane)
     return s[0];
 }
 
+/* The same of lanes in registers, which are not wanted afterwards. */
+FASTREG_INLINE double sum_vectors(vdouble *v)
+{
+    enum { EACH = SUM_LANES / SUM_VECTORS };
+    double s[EACH];
+    for (int half = SUM_VECTORS / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            v[i] += v[i + half];
+    memcpy(s, v, sizeof s);
+    for (int half = EACH / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            s[l] += s[l + half];
+    return s[0];
+}
+
 /* Blocks' sums are added with their rounding errors kept (Knuth's two-sum), so that the error of a sum does not grow
  * with the number of blocks. An infinite sum keeps its sign: inf − inf in the error term is left out. */
 typedef struct {
