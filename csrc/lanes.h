@@ -89,15 +89,18 @@ FASTREG_INLINE double sum_lanes(const double *lane)
     return s[0];
 }
 
-/* The same of lanes in registers, which are not wanted afterwards. */
-FASTREG_INLINE double sum_vectors(vdouble *v)
+/* The same, of lanes that are in registers. */
+FASTREG_INLINE double sum_vectors(const vdouble *v)
 {
     enum { EACH = SUM_LANES / SUM_VECTORS };
+    vdouble sum[SUM_VECTORS];
     double s[EACH];
+    for (int i = 0; i < SUM_VECTORS; i++)
+        sum[i] = v[i];
     for (int half = SUM_VECTORS / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
-            v[i] += v[i + half];
-    memcpy(s, v, sizeof s);
+            sum[i] += sum[i + half];
+    memcpy(s, sum, sizeof s);
     for (int half = EACH / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++)
             s[l] += s[l + half];

@@ -268,8 +268,9 @@ void fastreg_elementwise(fastreg_walk *walks, int64_t count)
     }
     if (chunks == 0)
         return;
-    /* Below the cut-off all is one block, which the caller runs. */
-    int threads = fastreg_cutoffs_ignored() || elements >= fastreg_cutoff(walks->kernel);
+    /* Where one thread does it all is one block: a block costs some 60 ns, one of the cheapest kernels a microsecond. */
+    int threads = fastreg_get_num_threads() > 1 &&
+                  (fastreg_cutoffs_ignored() || elements >= fastreg_cutoff(walks->kernel));
     job j = {walks, count, chunks, threads ? BLOCK : chunks};
     fastreg_parallel(run_block, &j, (chunks + j.per_block - 1) / j.per_block);
 }
@@ -294,7 +295,7 @@ void fastreg_items(int kernel, int dtype, const void *args, int64_t n, int64_t p
     if (n <= 0)
         return;
     item_job j = {fastreg_lookup(kernel, dtype), args, n, per_block};
-    if (!fastreg_cutoffs_ignored() && elements < fastreg_cutoff(kernel))
+    if (fastreg_get_num_threads() == 1 || (!fastreg_cutoffs_ignored() && elements < fastreg_cutoff(kernel)))
         j.per_block = n;
     fastreg_parallel(run_items, &j, (n + j.per_block - 1) / j.per_block);
 }

@@ -134,6 +134,8 @@ cdef object pass_over(
         raise ValueError(f"{param_name}: got {param}; a number within the range of {(<object>X).dtype} is needed")
     if kernel == KERNEL_smooth_l1_loss and param < smallest_normal(X):
         kernel = KERNEL_l1_loss
+    elif kernel == KERNEL_smooth_l1_loss and param == 1:
+        kernel = KERNEL_huber_loss  # the same bits for one product less
     a.param = param
     a.cap = 1.0
     a.partials = NULL
