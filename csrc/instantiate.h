@@ -54,11 +54,13 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
     size_t i = (size_t)(-(uintptr_t)to % LINE);
     if (i > size)
         i = size;
-    memcpy(to, from, i);
+    if (i > 0) /* a call of memcpy for nothing costs as much as a line */
+        memcpy(to, from, i);
     for (; i + LINE <= size; i += LINE)
         for (size_t j = i; j < i + LINE; j += WIDTH)
             STREAM_VECTOR(to + j, from + j);
-    memcpy(to + i, from + i, size - i);
+    if (i < size)
+        memcpy(to + i, from + i, size - i);
 #else
     memcpy(to, from, size);
 #endif
