@@ -551,12 +551,13 @@ def optax_many(name):
     def _(param, grad, tensors, **options):
         import optax
 
+        # eps where the others have it: beside the root, or left out of Adagrad, where it is 1e-10 for them.
         decay = optax.add_decayed_weights(options["weight_decay"])
         rule = {
             "SGD": lambda lr=0, momentum=0, **_: optax.chain(decay, optax.sgd(lr, momentum=momentum)),
             "AdamW": lambda lr=0, weight_decay=0: optax.adamw(lr, weight_decay=weight_decay),
-            "Adagrad": lambda **_: optax.chain(decay, optax.adagrad(1e-2, initial_accumulator_value=0.0)),
-            "RMSprop": lambda lr=0, **_: optax.chain(decay, optax.rmsprop(lr, decay=0.99)),
+            "Adagrad": lambda **_: optax.chain(decay, optax.adagrad(1e-2, 0.0, eps=0.0)),
+            "RMSprop": lambda lr=0, **_: optax.chain(decay, optax.rmsprop(lr, 0.99, eps_in_sqrt=False)),
         }[name](**options)
         params = [jax().numpy.asarray(p) for p in cut(param, tensors)]
         grads = [jax().numpy.asarray(g) for g in cut(grad, tensors)]
