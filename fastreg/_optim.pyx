@@ -209,6 +209,12 @@ cdef int set_ftrl(
     return 0
 
 
+cdef ndarray as_gradient(object x, ndarray param, str name, str param_name):
+    cdef ndarray a = as_floating_like(x, param, name)
+    check_shape(a, param, name, param_name)
+    return a
+
+
 cdef ndarray as_own_state(object x, str name, ndarray param, ndarray other=None, str other_name=None):
     """State of `param`, which shares memory neither with it nor with its other state."""
     cdef ndarray a = as_state(x, param, name)
@@ -296,9 +302,8 @@ def sgd_step(
     """
     cdef sgd_step_args a
     cdef ndarray P = as_updated(param, "param")
-    cdef ndarray G = as_floating_like(grad, P, "grad")
+    cdef ndarray G = as_gradient(grad, P, "grad", "param")
     cdef ndarray B = None
-    check_shape(G, P, "grad", "param")
     if momentum_buffer is not None:
         B = as_own_state(momentum_buffer, "momentum_buffer", P)
     set_sgd(&a, lr, momentum, dampening, nesterov, weight_decay, decoupled, l1)
@@ -375,8 +380,7 @@ def adam_step(
     """
     cdef adam_step_args a
     cdef ndarray P = as_updated(param, "param")
-    cdef ndarray G = as_floating_like(grad, P, "grad")
-    check_shape(G, P, "grad", "param")
+    cdef ndarray G = as_gradient(grad, P, "grad", "param")
     cdef ndarray M = as_own_state(exp_avg, "exp_avg", P)
     cdef ndarray V = as_own_state(exp_avg_sq, "exp_avg_sq", P, M, "exp_avg")
     set_adam(&a, integer(step, "step"), lr, beta1, beta2, eps, weight_decay, decoupled, l1)
@@ -438,8 +442,7 @@ def adagrad_step(param, grad, sum_sq, *, lr=1e-2, eps=1e-10, weight_decay=0.0, l
     """
     cdef adagrad_step_args a
     cdef ndarray P = as_updated(param, "param")
-    cdef ndarray G = as_floating_like(grad, P, "grad")
-    check_shape(G, P, "grad", "param")
+    cdef ndarray G = as_gradient(grad, P, "grad", "param")
     cdef ndarray S = as_own_state(sum_sq, "sum_sq", P)
     set_adagrad(&a, lr, eps, weight_decay, l1)
     elementwise(KERNEL_adagrad_step, &a, sizeof(a), MEMORY_ORDER, P, G, S)
@@ -508,9 +511,8 @@ def rmsprop_step(
     """
     cdef rmsprop_step_args a
     cdef ndarray P = as_updated(param, "param")
-    cdef ndarray G = as_floating_like(grad, P, "grad")
+    cdef ndarray G = as_gradient(grad, P, "grad", "param")
     cdef ndarray B = None
-    check_shape(G, P, "grad", "param")
     cdef ndarray V = as_own_state(square_avg, "square_avg", P)
     if momentum_buffer is not None:
         B = as_own_state(momentum_buffer, "momentum_buffer", P, V, "square_avg")
@@ -577,8 +579,7 @@ def ftrl_step(param, grad, z, n, *, alpha=0.1, beta=1.0, l1=0.0, l2=0.0):
     """
     cdef ftrl_step_args a
     cdef ndarray P = as_updated(param, "param")
-    cdef ndarray G = as_floating_like(grad, P, "grad")
-    check_shape(G, P, "grad", "param")
+    cdef ndarray G = as_gradient(grad, P, "grad", "param")
     cdef ndarray Z = as_own_state(z, "z", P)
     cdef ndarray N = as_own_state(n, "n", P, Z, "z")
     set_ftrl(&a.per_alpha, &a.shrink, &a.l1, alpha, beta, l1, l2)
@@ -1039,8 +1040,8 @@ cdef class Steps:
     """What the objects of `fastreg.optim` do at each step: one update of many tensors.
 
     `params` is a list of arrays, `state` a list as long of lists of arrays, those that come after the gradient in the
-    operands of the update named `rule`; None for a momentum buffer until it is first needed. `count` is the number of
-    steps made. What does not change from one step to the next is worked out once, so that a tensor costs some tens of
+    operands of the update named `rule`: to be filled by who made this, but for a momentum buffer, which may be None until
+    it is first needed. `count` is the number of steps made. What does not change from one step to the next is worked out once, so that a tensor costs some tens of
     nanoseconds beside its arithmetic.
     """
 
@@ -1056,15 +1057,15 @@ cdef class Steps:
     def __cinit__(self):
         self.low = self.high = NULL
 
-    def __init__(self, str rule, list params, list state):
+    def __init__(self, str rule, list params):
         cdef int64_t k
         self.rule = RULES.index(rule)
         self.lock = threading.Lock()
         for k in range(len(params)):
             as_updated(params[k], f"params[{k}]")
-        self.params, self.state, self.count = params, state, 0
         self.job = Job(KERNELS[self.rule], SIZES[self.rule], MEMORY_ORDER, len(params))
         self.states = self.job.operands - 2
+        self.params, self.state, self.count = params, [[None] * self.states for _ in params], 0
         spans = spans_of(params, "params")
         self.spans = len(spans)
         self.low = <size_t *>calloc(<size_t>self.spans + 1, sizeof(size_t))
@@ -1166,14 +1167,12 @@ cdef class Steps:
                 if not np.PyArray_ISWRITEABLE(P):
                     raise TypeError(f"params[{k}]: got a read-only array; a writeable one is needed")
                 direct = np.PyArray_CheckExact(g) and np.PyArray_TYPE(g) == np.PyArray_TYPE(P) \
-                    and np.PyArray_ISCARRAY_RO(g)
+                    and np.PyArray_ISCARRAY_RO(g) and same_shape(<ndarray>g, P)
                 if direct:
                     G = g
                 else:
-                    G = as_floating_like(g, P, f"grads[{k}]")
+                    G = as_gradient(g, P, f"grads[{k}]", f"params[{k}]")
                     kept.append(G)
-                if not same_shape(G, P):
-                    check_shape(G, P, f"grads[{k}]", f"params[{k}]")
                 if self.touches_params(G, &near):
                     G = np.PyArray_NewCopy(G, np.NPY_KEEPORDER)
                     kept.append(G)
@@ -1191,6 +1190,8 @@ cdef class Steps:
                                 fresh.update(self.buffers(k, end))
                             S = fresh[k]
                             first = True
+                        if not same_shape(S, P):
+                            raise ValueError(f"params[{k}]: got shape {(<object>P).shape}; its state has {(<object>S).shape}")
                         direct = direct and np.PyArray_ISCARRAY(S)
                         operands[2 + s], pointers[2 + s] = <PyObject *>S, np.PyArray_DATA(S)
                 if direct:

@@ -1,7 +1,8 @@
 """Optimisers: objects that hold parameters in groups, and the state of their updates.
 
 All arithmetic is in the functions of the same name (`fastreg.sgd_step` and its like); a step is one call into C for
-all tensors. Names and defaults are those of ``torch.optim``.
+all tensors. Names and defaults are those of ``torch.optim``, whose ``amsgrad``, ``centered`` and ``maximize`` (pass −grad)
+are not offered, nor what chooses among its own ways to do it (``foreach``, ``fused``): each is a TypeError.
 """
 
 import os
@@ -35,18 +36,15 @@ class Optimizer:
         self.param_groups = _groups(params, defaults)
         arrays = [p for group in self.param_groups for p in group["params"]]
         self._sizes = [len(group["params"]) for group in self.param_groups]
-        # Parameters are checked before state is made of them, and options before either is used.
-        checks = Steps(self._update, arrays, [])
+        self._steps = Steps(self._update, arrays)
         for group in self.param_groups:
-            checks.check(group)
-        each: list[list[Any]] = [
-            [None] * len(arrays) if name == LAZY else zeros_like_each(arrays) for name in self._state
-        ]
-        self._begin(*each)
-        self._steps = Steps(self._update, arrays, [list(of) for of in zip(*each, strict=True)])
+            self._steps.check(group)
+        self._set_state([[None] * len(arrays) if name == LAZY else zeros_like_each(arrays) for name in self._state])
 
-    def _begin(self, *each: list[Any]) -> None:
-        """Fill each of the kinds of state, zeros so far, with what it is before the first step."""
+    def _set_state(self, each: list[list[Any]]) -> None:
+        """Take over each kind of state: a list with an array for each parameter, or None for what is not there yet."""
+        for of, *arrays in zip(self._steps.state, *each, strict=True):
+            of[:] = arrays
 
     def step(self, grads: Sequence[Any], *, skip_nonfinite: bool = False) -> bool:
         """Update all parameters, or none.
@@ -133,8 +131,7 @@ class Optimizer:
         with self._steps.lock:
             for group, mine in zip(groups, self.param_groups, strict=True):
                 mine.update({key: value for key, value in group.items() if key != "params"})
-            for mine, *theirs in zip(self._steps.state, *each, strict=True):
-                mine[:] = theirs
+            self._set_state(each)
             self._steps.count = count
 
     def _copied(self, given: list[np.ndarray | None]) -> list[np.ndarray | None]:
@@ -367,12 +364,9 @@ class Adagrad(Optimizer):
     ) -> None:
         if not initial_accumulator_value >= 0:
             raise ValueError(f"initial_accumulator_value: got {initial_accumulator_value}; a number >= 0 is allowed")
-        self._start = initial_accumulator_value
         super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps, "l1": l1})
-
-    def _begin(self, *each: list[Any]) -> None:
-        for sum_sq in each[0]:
-            sum_sq.fill(self._start)
+        for (sum_sq,) in self._steps.state:
+            sum_sq.fill(initial_accumulator_value)
 
 
 class RMSprop(Optimizer):
@@ -441,13 +435,11 @@ class FTRL(Optimizer):
 
     def __init__(self, params: Any, alpha: float = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0) -> None:
         super().__init__(params, {"alpha": alpha, "beta": beta, "l1": l1, "l2": l2})
-
-    def _begin(self, *each: list[Any]) -> None:
-        zs = iter(each[0])
+        state = iter(self._steps.state)
         for group in self.param_groups:
             options = {key: value for key, value in group.items() if key != "params"}
             for param in group["params"]:
-                ftrl_init_z(param, out=next(zs), **options)
+                ftrl_init_z(param, out=next(state)[0], **options)
 
 
 # ---- groups ------------------------------------------------------------------------------------------------------

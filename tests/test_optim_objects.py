@@ -353,6 +353,29 @@ def test_a_bad_call_changes_nothing(kind, options):
         assert everything(optimiser) == before
 
 
+def test_a_bad_option_of_the_last_group_changes_nothing_of_the_first():
+    params = tensors(0)
+    optimiser = optim.SGD([{"params": params[:3]}, {"params": params[3:]}], lr=0.1, momentum=0.9)
+    before = everything(optimiser)
+    optimiser.param_groups[1]["nesterov"] = 1
+    optimiser.param_groups[1]["dampening"] = 0.5
+    wrong = everything(optimiser)
+    with pytest.raises(ValueError, match="nesterov"):
+        optimiser.step(tensors(1))
+    assert everything(optimiser) == wrong
+    assert wrong[:2] == before[:2]
+
+
+def test_a_parameter_that_has_another_shape_than_its_state_changes_nothing():
+    params = [np.zeros(4), np.zeros(6)]
+    optimiser = optim.Adam(params)
+    params[1].shape = (2, 3)
+    with pytest.raises(ValueError, match=r"params\[1\].*\(2, 3\).*\(6,\)"):
+        optimiser.step([np.ones(4), np.ones((2, 3))])
+    assert not np.any(params[0])
+    assert optimiser.state_dict()["step"] == 0
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @every_optimiser
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
@@ -424,6 +447,18 @@ def test_options_that_are_refused():
             kind([np.zeros(2)], **options)
     with pytest.raises(TypeError, match="betas"):
         optim.Adam([np.zeros(2)], betas=0.9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [(k, o) for k in (optim.Adam, optim.AdamW) for o in ("amsgrad", "maximize", "fused", "foreach")]
+    + [(optim.SGD, "maximize"), (optim.RMSprop, "centered"), (optim.Adagrad, "maximize")],
+)
+def test_an_option_of_torch_that_is_not_offered_is_named(kind, option):
+    with pytest.raises(TypeError, match=option):
+        kind([np.zeros(2)], **{option: True})
+    with pytest.raises(ValueError, match=option):
+        kind([{"params": [np.zeros(2)], option: True}])
 
 
 def test_groups_have_options_of_their_own():
@@ -769,19 +804,20 @@ def test_several_threads_may_step_one_optimiser():
 # ---- sparse FTRL -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 64, 65, 3000])
+@pytest.mark.parametrize("features", [1, 200, 1000, 200_000])
+@pytest.mark.parametrize("count", [0, 1, 5, 64, 3000])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
-def test_a_sparse_step_is_the_dense_one_at_its_coordinates(count, dtype, pool):
+def test_a_sparse_step_is_the_dense_one_at_its_coordinates(features, count, dtype, pool):
     rng = np.random.default_rng(count)
-    w, z = (rng.standard_normal(1000).astype(dtype) for _ in range(2))
-    n = rng.random(1000).astype(dtype)
-    indices = rng.integers(0, 1000, count)
+    w, z = (rng.standard_normal(features).astype(dtype) for _ in range(2))
+    n = rng.random(features).astype(dtype)
+    indices = rng.integers(0, features, count)
     # Sixteenths, so that sums of duplicates are exact in any order.
     grad = (rng.integers(-64, 64, count) / 16).astype(dtype)
     dense = [w.copy(), z.copy(), n.copy()]
-    total = np.zeros(1000, dtype)
+    total = np.zeros(features, dtype)
     np.add.at(total, indices, grad)
-    touched = np.isin(np.arange(1000), indices)
+    touched = np.isin(np.arange(features), indices)
     parts = [x[touched] for x in (dense[0], total, dense[1], dense[2])]
     fastreg.ftrl_step(*parts, l1=0.3)
     for x, part in zip(dense, (parts[0], parts[2], parts[3]), strict=True):
@@ -791,6 +827,16 @@ def test_a_sparse_step_is_the_dense_one_at_its_coordinates(count, dtype, pool):
     assert all(np.array_equal(a, b) for a, b in zip((w, z, n), dense, strict=True))
     assert np.array_equal(indices, kept[0])
     assert np.array_equal(grad, kept[1])
+
+
+def test_gradients_of_one_coordinate_are_summed_in_double_in_their_order():
+    grad = np.array([1, 2.0**-30, 5, -1, 2.0**-60, -(2.0**-30)], np.float32)
+    w, z, n = (np.zeros(3, np.float32) for _ in range(3))
+    fastreg.ftrl_step_sparse(w, [2, 2, 0, 2, 2, 2], grad, z, n)
+    assert z.tolist() == [5, 0, 2.0**-60]
+    w, z, n = (np.zeros(3, np.float32) for _ in range(3))
+    fastreg.ftrl_step_sparse(w, [2, 2, 0, 2, 2, 2], grad[[4, 0, 2, 3, 1, 5]], z, n)
+    assert z.tolist() == [5, 0, 0]
 
 
 def test_sparse_steps_refuse():
