@@ -94,13 +94,15 @@ FASTREG_INLINE T FN(log1p)(T y) { return FN(log1p_of)(y / (2 + y)); }
 #undef HIGHEST
 #undef LOG2_E
 #if LANES != 32
-/* log of a positive normal number: x = 2^k·m with m in [√½, √2]. k comes from a sum below 2^12, without a signed shift. */
+/* log of a positive normal number: x = 2^k·m with m in [√½, √2]. k comes from a sum below 2^12, without a signed shift, and
+ * becomes a double by way of its bits: not every instruction set converts vectors of 64-bit integers. */
 FASTREG_INLINE double log_positive(double x)
 {
     const uint64_t sqrt_half = 0x3fe6a09e667f3bcdu, bits = to_bits_f64(x);
-    const int64_t k = (int64_t)((bits - sqrt_half + ((uint64_t)2048 << 52)) >> 52) - 2048;
-    const double f = of_bits_f64(bits - ((uint64_t)k << 52)) - 1;
-    return (double)k * LN2_HI + (log1p_of_f64(f / (2 + f)) + (double)k * LN2_LO);
+    const uint64_t biased = (bits - sqrt_half + ((uint64_t)2048 << 52)) >> 52; /* k + 2048 */
+    const double k = of_bits_f64(biased | 0x4330000000000000u) - (0x1p52 + 2048);
+    const double f = of_bits_f64(bits - ((biased - 2048) << 52)) - 1;
+    return k * LN2_HI + (log1p_of_f64(f / (2 + f)) + k * LN2_LO);
 }
 
 /* And of a sum of exponentials, which is 1 or more, infinite or NaN. */

@@ -12,6 +12,7 @@
 typedef double vdouble __attribute__((vector_size(VECTOR_BYTES)));
 typedef float vfloat __attribute__((vector_size(VECTOR_BYTES)));
 typedef float vhalf __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint64_t vbits __attribute__((vector_size(VECTOR_BYTES)));
 /* For data that the hardware does not see coming: rows some pages apart. */
 #define PREFETCH(p) __builtin_prefetch(p)
 #else
@@ -76,6 +77,31 @@ FASTREG_INLINE void accumulate_f32(vdouble *sum, int i, vfloat v)
 }
 
 FASTREG_INLINE void accumulate_f64(vdouble *sum, int i, vdouble v) { sum[i] += v; }
+
+/* a where it is larger, else b; and |x|. As above, GCC has to be told. */
+#if defined(__GNUC__) || defined(__clang__)
+#if defined(FASTREG_TARGET_AVX512)
+FASTREG_INLINE vfloat larger_f32(vfloat a, vfloat b) { return (vfloat)_mm512_max_ps((__m512)a, (__m512)b); }
+FASTREG_INLINE vdouble larger_f64(vdouble a, vdouble b) { return (vdouble)_mm512_max_pd((__m512d)a, (__m512d)b); }
+#elif defined(FASTREG_TARGET_AVX2)
+FASTREG_INLINE vfloat larger_f32(vfloat a, vfloat b) { return (vfloat)_mm256_max_ps((__m256)a, (__m256)b); }
+FASTREG_INLINE vdouble larger_f64(vdouble a, vdouble b) { return (vdouble)_mm256_max_pd((__m256d)a, (__m256d)b); }
+#elif FASTREG_X86_TARGETS
+FASTREG_INLINE vfloat larger_f32(vfloat a, vfloat b) { return (vfloat)_mm_max_ps((__m128)a, (__m128)b); }
+FASTREG_INLINE vdouble larger_f64(vdouble a, vdouble b) { return (vdouble)_mm_max_pd((__m128d)a, (__m128d)b); }
+#else
+#define LARGER(v) (v)(((vbits)a & (vbits)(a > b)) | ((vbits)b & ~(vbits)(a > b)))
+FASTREG_INLINE vfloat larger_f32(vfloat a, vfloat b) { return LARGER(vfloat); }
+FASTREG_INLINE vdouble larger_f64(vdouble a, vdouble b) { return LARGER(vdouble); }
+#endif
+FASTREG_INLINE vfloat magnitude_f32(vfloat v) { return (vfloat)((vbits)v & 0x7fffffff7fffffffu); }
+FASTREG_INLINE vdouble magnitude_f64(vdouble v) { return (vdouble)((vbits)v & 0x7fffffffffffffffu); }
+#else
+FASTREG_INLINE vfloat larger_f32(vfloat a, vfloat b) { return a > b ? a : b; }
+FASTREG_INLINE vdouble larger_f64(vdouble a, vdouble b) { return a > b ? a : b; }
+FASTREG_INLINE vfloat magnitude_f32(vfloat v) { return fabsf(v); }
+FASTREG_INLINE vdouble magnitude_f64(vdouble v) { return fabs(v); }
+#endif
 
 /* The one order in which lanes are added. */
 FASTREG_INLINE double sum_lanes(const double *lane)
