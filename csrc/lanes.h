@@ -76,6 +76,26 @@ FASTREG_INLINE void accumulate_f32(vdouble *sum, int i, vfloat v)
 #endif
 }
 
+/* As many elements, widened, as a vector of doubles holds. */
+FASTREG_INLINE vdouble widen_f32(const float *x)
+{
+#if defined(FASTREG_TARGET_AVX512)
+    return (vdouble)_mm512_cvtps_pd(_mm256_loadu_ps(x));
+#elif defined(FASTREG_TARGET_AVX2)
+    return (vdouble)_mm256_cvtps_pd(_mm_loadu_ps(x));
+#elif FASTREG_X86_TARGETS
+    return (vdouble)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const void *)x)));
+#elif defined(__GNUC__) || defined(__clang__)
+    vhalf half;
+    memcpy(&half, x, sizeof half);
+    return __builtin_convertvector(half, vdouble);
+#else
+    return *x;
+#endif
+}
+
+FASTREG_INLINE vdouble widen_f64(const double *x) { return load_f64(x); }
+
 FASTREG_INLINE void accumulate_f64(vdouble *sum, int i, vdouble v) { sum[i] += v; }
 
 /* a where it is larger, else b; and |x|. As above, GCC has to be told. */

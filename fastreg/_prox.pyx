@@ -88,9 +88,11 @@ cdef extern from "fastreg.h":
     ctypedef struct sum_squares_args:
         double *partials
         double scale
+        double l1
 
     ctypedef struct scale_by_args:
         double factor
+        double l1
 
     ctypedef struct prox_group_lasso_args:
         const void *x
@@ -747,8 +749,8 @@ cdef double combined(const double *partials, int64_t count) noexcept:
     return total
 
 
-cdef double squares(ndarray x, double scale) except -1.0:
-    """Σ (scale·x)² in double."""
+cdef double squares(ndarray x, double l1, double scale) except -1.0:
+    """Σ (scale·soft(x, l1))² in double."""
     cdef double few[FEW_PARTIALS]
     cdef int64_t chunks = (np.PyArray_SIZE(x) + FASTREG_CHUNK - 1) // FASTREG_CHUNK
     cdef ndarray many
@@ -758,27 +760,28 @@ cdef double squares(ndarray x, double scale) except -1.0:
         many = numpy.empty(chunks)
         a.partials = <double *>np.PyArray_DATA(many)
     a.scale = scale
+    a.l1 = l1
     elementwise(KERNEL_sum_squares, &a, sizeof(a), INDEX_ORDER, x)
     return combined(a.partials, chunks)
 
 
-cdef double norm_of(ndarray x, double *scale) except -1.0:
-    """‖x‖₂·scale, where `scale` is 1 or a power of two that keeps the squares in range; inf where an element is."""
-    cdef double sum = squares(x, 1.0), largest
+cdef double norm_of(ndarray x, double l1, double *scale) except -1.0:
+    """‖soft(x, l1)‖₂·scale, `scale` 1 or a power of two that keeps the squares in range; inf where an element is."""
+    cdef double sum = squares(x, l1, 1.0), largest
     cdef int exponent
     scale[0] = 1.0
     if 2.0 ** -900 < sum < 2.0 ** 1000 or sum != sum or np.PyArray_SIZE(x) == 0:
         return sqrt(sum)
-    largest = float(numpy.abs(x).max())
+    largest = max(float(numpy.abs(x).max()) - l1, 0.0)
     if largest == 0 or largest == INFINITY:
         return largest
     frexp(largest, &exponent)
     scale[0] = ldexp(1.0, -max(exponent, -1000))
-    return sqrt(squares(x, scale[0]))
+    return sqrt(squares(x, l1, scale[0]))
 
 
-cdef int scale_by(ndarray x, ndarray out, double factor) except -1:
-    cdef scale_by_args a = [factor]
+cdef int scale_by(ndarray x, ndarray out, double factor, double l1=0.0) except -1:
+    cdef scale_by_args a = [factor, l1]
     return elementwise(KERNEL_scale_by, &a, sizeof(a), MEMORY_ORDER, x, out)
 
 
@@ -843,7 +846,7 @@ def prox_l2(x, lam, step=1.0, *, out=None):
     cdef double t = step_of(step), scale
     t = scaled(nonnegative(lam, "lam"), t)
     cdef ndarray Y = as_output(out, X)
-    cdef double root = norm_of(X, &scale)
+    cdef double root = norm_of(X, 0.0, &scale)
     scale_by(X, Y, shrinkage(root, scale, t))
     return finished(Y, out)
 
@@ -893,7 +896,7 @@ def project_l2_ball(x, radius=1.0, *, out=None):
     cdef ndarray X = as_floating(x, "x")
     cdef double r = nonnegative(radius, "radius"), scale
     cdef ndarray Y = as_output(out, X)
-    cdef double root = norm_of(X, &scale)
+    cdef double root = norm_of(X, 0.0, &scale)
     if r == INFINITY or root <= r * scale * (1 + slack(X)):
         scale_by(X, Y, 1.0)
     else:
@@ -1068,7 +1071,6 @@ cdef object shrink_groups(ndarray X, double l1, double lam, object groups, objec
     cdef double scale, root
     cdef int along
     cdef ndarray W, Y
-    cdef soft_threshold_args a
     if groups is not None:
         if axis is not None:
             raise ValueError("groups and axis: got both; one of them says what a group is")
@@ -1082,15 +1084,8 @@ cdef object shrink_groups(ndarray X, double l1, double lam, object groups, objec
         scale = (<object>W).item()
         lam = lam * scale if scale != 0 and lam != 0 else 0.0
     Y = as_output(out, X)
-    if l1 == 0:
-        root = norm_of(X, &scale)
-        scale_by(X, Y, shrinkage(root, scale, lam))
-        return finished(Y, out)
-    a.lam = l1
-    a.step = 1.0
-    elementwise(KERNEL_soft_threshold, &a, sizeof(a), MEMORY_ORDER, X, None, Y)
-    root = norm_of(Y, &scale)
-    scale_by(Y, Y, shrinkage(root, scale, lam))
+    root = norm_of(X, l1, &scale)
+    scale_by(X, Y, shrinkage(root, scale, lam), l1)
     return finished(Y, out)
 
 
