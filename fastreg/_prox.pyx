@@ -3,7 +3,7 @@
 The proximal operator of f with step τ is prox(x) = argmin_z τ·f(z) + ½‖z − x‖². One rule for the edges: lam = inf gives
 0 for every finite x (f is then 0 at 0 and infinite elsewhere), step = 0 gives x, and NaN stays NaN.
 """
-from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, nextafter, sqrt
+from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, nextafter, nextafterf, sqrt
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 cimport numpy as np
@@ -1310,6 +1310,15 @@ cdef int excess_threshold(ndarray x, bint magnitudes, double total, double *hi, 
     return 0
 
 
+cdef int split_for(ndarray x, double *hi, double *lo) noexcept:
+    """The same hi + lo with a hi that x's dtype holds, for arithmetic in it."""
+    cdef float near = <float>hi[0]
+    if np.PyArray_TYPE(x) == np.NPY_FLOAT and near - near == 0:
+        lo[0] += hi[0] - near
+        hi[0] = near
+    return 0
+
+
 def project_simplex(x, total=1.0, *, out=None):
     r"""The nearest point with x >= 0 and Σx = total: max(x − θ, 0), with the θ that meets the total.
 
@@ -1367,6 +1376,7 @@ def project_simplex(x, total=1.0, *, out=None):
     excess_threshold(X, False, sum_to, &a.hi, &a.lo, &sum)
     if fabs(sum - sum_to) <= slack(X) * sum_to and numpy.greater_equal(X, 0).all():
         a.hi = a.lo = 0.0
+    split_for(X, &a.hi, &a.lo)
     elementwise(KERNEL_project_simplex, &a, sizeof(a), MEMORY_ORDER, X, Y)
     return finished(Y, out)
 
@@ -1431,8 +1441,9 @@ def project_l1_ball(x, radius=1.0, *, out=None):
     elif r == 0:
         scale_by(X, Y, 0.0)
     else:
+        split_for(X, &a.hi, &a.lo)
         if a.lo < 0:  # the same number with lo >= 0
-            spare = nextafter(a.hi, 0.0)
+            spare = nextafter(a.hi, 0.0) if np.PyArray_TYPE(X) == np.NPY_DOUBLE else nextafterf(<float>a.hi, 0.0)
             a.lo += a.hi - spare
             a.hi = spare
         elementwise(KERNEL_project_l1_ball, &a, sizeof(a), MEMORY_ORDER, X, Y)
