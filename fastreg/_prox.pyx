@@ -109,6 +109,8 @@ cdef extern from "fastreg.h":
         double *sums
         double *scales
         int64_t length
+        int64_t parts
+        int64_t table
         int64_t lowest
         double l1
 
@@ -125,13 +127,16 @@ cdef extern from "fastreg.h":
         double *scales
         double *largest
         double *weights
+        void *factors
+        int64_t parts
+        int64_t table
         double lam
 
     ctypedef struct scale_by_label_args:
         const void *x
         void *out
         const int64_t *labels
-        const double *sums
+        const void *factors
         int64_t lowest
         double l1
 
@@ -911,6 +916,10 @@ cdef double slack(ndarray x) noexcept:
 
 # ---- groups -----------------------------------------------------------------------------------------------------
 
+cdef enum:
+    LABEL_PARTS = 4  # of a long array, whose labels' squares are summed apart
+
+
 cdef ndarray group_weights(object weights, tuple shape, str shape_text):
     """Weights >= 0 and finite, broadcast to one a group, in double and C order; None for none."""
     if weights is None:
@@ -1002,24 +1011,31 @@ cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, obj
         raise TypeError(f"groups: got dtype {given.dtype}; integer labels are needed")
     if given.shape != (<object>X).shape:
         raise ValueError(f"groups: got shape {given.shape}; that of x, {(<object>X).shape}, is needed")
-    cdef int64_t n = np.PyArray_SIZE(X), table = 0
-    cdef object lowest = 0
+    cdef int64_t n = np.PyArray_SIZE(X), table = 0, parts
+    cdef object lowest = 0, present = None
     if n:
         lowest = int(given.min())
         table_size = int(given.max()) - lowest + 1
-        # Weights are by rank among the labels that occur, so that these have to be found.
-        if table_size > 4 * n + 1024 or weights is not None or lowest < -2 ** 62 or lowest + table_size > 2 ** 62:
-            present, given = numpy.unique(given, return_inverse=True)
-            lowest, table_size = 0, len(present)
+        if table_size > 4 * n + 1024 or lowest < -2 ** 62 or lowest + table_size > 2 ** 62:
+            labels, given = numpy.unique(given, return_inverse=True)
+            lowest, table_size = 0, len(labels)
         table = table_size
     cdef ndarray L = in_index_order(given.astype(numpy.int64, copy=False))
-    cdef ndarray W = group_weights(weights, (table,), "one a label in the order of the sorted labels")
+    cdef ndarray W = None
+    if weights is not None:
+        # By rank among the labels that occur; those that do not have a place in the table too.
+        present = numpy.flatnonzero(numpy.bincount(<object>L - lowest, minlength=table))
+        each = group_weights(weights, (len(present),), "one a label in the order of the sorted labels")
+        W = numpy.zeros(table)
+        (<object>W)[present] = each
     cdef ndarray Y = as_output(out, X)
     if n == 0:
         return finished(Y, out)
     X = in_index_order(X)
     cdef ndarray R = result_beside(X, Y)
-    cdef ndarray sums = numpy.zeros((table, 2)), largest, scales
+    # As many parts as make their sums few beside the elements; never a matter of threads, which change no bits.
+    parts = LABEL_PARTS if table <= n // (4 * LABEL_PARTS) else 1
+    cdef ndarray sums = numpy.zeros(parts * table), factors = numpy.empty(table, (<object>X).dtype), largest, scales
     cdef int dtype = dtype_of(X)
     cdef sum_label_squares_args s
     s.x = np.PyArray_DATA(X)
@@ -1027,19 +1043,24 @@ cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, obj
     s.sums = <double *>np.PyArray_DATA(sums)
     s.scales = NULL
     s.length = n
+    s.parts = parts
+    s.table = table
     s.lowest = lowest
     s.l1 = l1
-    over_items(KERNEL_sum_label_squares, dtype, &s, 1, 1, n)
+    over_items(KERNEL_sum_label_squares, dtype, &s, parts, 1, n)
     cdef shrink_labels_args f
     f.sums = s.sums
     f.scales = NULL
     f.largest = NULL
     f.weights = NULL if W is None else <double *>np.PyArray_DATA(W)
+    f.factors = np.PyArray_DATA(factors)
+    f.parts = parts
+    f.table = table
     f.lam = lam
     cdef largest_of_labels_args m
     if np.PyArray_TYPE(X) == np.NPY_DOUBLE:
-        total = (<object>sums)[:, 0]
-        if not ((total > 2.0 ** -900) & (total < 2.0 ** 1000) | (total == 0)).all() or (total == 0).any():
+        total = (<object>sums).reshape(parts, table).sum(0)
+        if not ((total > 2.0 ** -900) & (total < 2.0 ** 1000)).all():
             # Squares that over- or underflow: once more, scaled by each group's largest element.
             largest = numpy.zeros(table)
             m.x = s.x
@@ -1054,13 +1075,13 @@ cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, obj
             (<object>sums).fill(0)
             s.scales = f.scales = <double *>np.PyArray_DATA(scales)
             f.largest = m.largest
-            over_items(KERNEL_sum_label_squares, dtype, &s, 1, 1, n)
+            over_items(KERNEL_sum_label_squares, dtype, &s, parts, 1, n)
     over_items(KERNEL_shrink_labels, dtype, &f, table, 4096, table)
     cdef scale_by_label_args b
     b.x = s.x
     b.out = np.PyArray_DATA(R)
     b.labels = s.labels
-    b.sums = s.sums
+    b.factors = f.factors
     b.lowest = s.lowest
     b.l1 = l1
     over_items(KERNEL_scale_by_label, dtype, &b, n, 16384, n)
