@@ -3,7 +3,7 @@
 The proximal operator of f with step τ is prox(x) = argmin_z τ·f(z) + ½‖z − x‖². One rule for the edges: lam = inf gives
 0 for every finite x (f is then 0 at 0 and infinite elsewhere), step = 0 gives x, and NaN stays NaN.
 """
-from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, nextafter, nextafterf, sqrt
+from libc.math cimport INFINITY, NAN, fabs, frexp, ldexp, sqrt
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 cimport numpy as np
@@ -1449,7 +1449,7 @@ def project_l1_ball(x, radius=1.0, *, out=None):
     """
     cdef project_l1_ball_args a
     cdef ndarray X = as_floating(x, "x")
-    cdef double r = nonnegative(radius, "radius"), sum, spare
+    cdef double r = nonnegative(radius, "radius"), sum
     cdef ndarray Y = as_output(out, X)
     if np.PyArray_SIZE(X) == 0:
         return finished(Y, out)
@@ -1463,10 +1463,6 @@ def project_l1_ball(x, radius=1.0, *, out=None):
         scale_by(X, Y, 0.0)
     else:
         split_for(X, &a.hi, &a.lo)
-        if a.lo < 0:  # the same number with lo >= 0
-            spare = nextafter(a.hi, 0.0) if np.PyArray_TYPE(X) == np.NPY_DOUBLE else nextafterf(<float>a.hi, 0.0)
-            a.lo += a.hi - spare
-            a.hi = spare
         elementwise(KERNEL_project_l1_ball, &a, sizeof(a), MEMORY_ORDER, X, Y)
     return finished(Y, out)
 
