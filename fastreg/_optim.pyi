@@ -96,7 +96,7 @@ RULES: tuple[str, ...]
 @disjoint_base
 class Steps:
     params: list[NDArray[Any]]
-    state: list[list[NDArray[Any] | None]]
+    state: list[list[Any]]  # arrays, or None
     lock: Any
     count: int
     def __init__(self, rule: str, params: list[NDArray[Any]]) -> None: ...

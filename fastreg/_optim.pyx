@@ -1040,9 +1040,9 @@ cdef class Steps:
     """What the objects of `fastreg.optim` do at each step: one update of many tensors.
 
     `params` is a list of arrays, `state` a list as long of lists of arrays, those that come after the gradient in the
-    operands of the update named `rule`: to be filled by who made this, but for a momentum buffer, which may be None until
-    it is first needed. `count` is the number of steps made. What does not change from one step to the next is worked out once, so that a tensor costs some tens of
-    nanoseconds beside its arithmetic.
+    operands of the update named `rule`: who makes this fills them, but for a momentum buffer, which may be None until it
+    is first needed. `count` is the number of steps made. What does not change from one step to the next is worked out
+    once, so that a tensor costs some tens of nanoseconds beside its arithmetic.
     """
 
     cdef readonly list params, state

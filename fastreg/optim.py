@@ -1,8 +1,8 @@
 """Optimisers: objects that hold parameters in groups, and the state of their updates.
 
 All arithmetic is in the functions of the same name (`fastreg.sgd_step` and its like); a step is one call into C for
-all tensors. Names and defaults are those of ``torch.optim``, whose ``amsgrad``, ``centered`` and ``maximize`` (pass −grad)
-are not offered, nor what chooses among its own ways to do it (``foreach``, ``fused``): each is a TypeError.
+all tensors. Names and defaults are those of ``torch.optim``. Not offered are its ``amsgrad``, ``centered``, ``maximize``
+(pass −grad), and what chooses among its own ways to do it (``foreach``, ``fused``): each is a TypeError.
 """
 
 import os
@@ -136,13 +136,10 @@ class Optimizer:
 
     def _copied(self, given: list[np.ndarray | None]) -> list[np.ndarray | None]:
         """Copies of one kind of state, in the layout of the parameters."""
-        copies: list[np.ndarray | None] = [*zeros_like_each(self._steps.params)]
-        for i, x in enumerate(given):
-            if x is None:
-                copies[i] = None
-            else:
-                copies[i][...] = x
-        return copies
+        places = zeros_like_each(self._steps.params)
+        for place, x in zip(places, given, strict=True):
+            place[...] = 0 if x is None else x
+        return [None if x is None else place for place, x in zip(places, given, strict=True)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a file, from which `load` takes it up again (the parameters are not part of it).
