@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sparse test peers lint bench statistics clean asan ubsan tsan fuzz exhaustive
+.PHONY: help demo sparse test peers lint bench statistics clean big asan ubsan tsan fuzz exhaustive
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ test: $(VENV)/.test build/fuzz/fuzz ## the tests
 
 peers: $(VENV)/.peers ## the tests beside other packages that are too large for `make test`: torch, JAX
 	$(BIN)/python -m pytest tests/peers
+
+big: $(VENV)/.test ## the tests that need 18 GB: more than 2^31 elements
+	$(BIN)/python -m pytest -m big
 
 lint: $(VENV)/.lint ## style of Python and Cython; types
 	$(BIN)/ruff check .

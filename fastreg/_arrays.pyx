@@ -239,7 +239,10 @@ cdef tuple axes_of(object axis, int ndim, str name):
         return tuple(range(ndim))
     if not isinstance(axis, (tuple, list)):
         return (axis_of(axis, ndim, name),)
-    found = sorted([axis_of(a, ndim, name) for a in axis])
+    cdef list found = []
+    for a in axis:
+        found.append(axis_of(a, ndim, name))
+    found.sort()
     if len(set(found)) != len(found):
         raise wrong_value(name, axis, "each axis may be named once")
     return tuple(found)

@@ -272,7 +272,11 @@ cdef ndarray norm_along(ndarray X, tuple axes, int kind, double p):
     """The norm along axes, of the shape of the other axes."""
     cdef norm_args a
     cdef int d, ndim = np.PyArray_NDIM(X), count = <int>len(axes)
-    cdef ndarray Y = as_output_of(None, tuple([np.PyArray_DIM(X, d) for d in range(ndim) if d not in axes]), np.PyArray_TYPE(X))
+    cdef list lengths = []
+    for d in range(ndim):
+        if d not in axes:
+            lengths.append(np.PyArray_DIM(X, d))
+    cdef ndarray Y = as_output_of(None, tuple(lengths), np.PyArray_TYPE(X))
     a.width = 1
     for d in axes:
         a.width *= np.PyArray_DIM(X, d)

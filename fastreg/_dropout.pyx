@@ -80,7 +80,11 @@ cdef ndarray mask_of(fastreg_draws *draws, tuple shape, int64_t n, bint packed):
 cdef tuple drawn_shape(tuple shape, object axis):
     """Length 1 along the axes that share a decision."""
     cdef tuple axes = axes_of(axis, <int>len(shape), "axis")
-    return tuple([shape[d] if d in axes else 1 for d in range(len(shape))])
+    cdef list drawn = list(shape)
+    for d in range(len(shape)):
+        if d not in axes:
+            drawn[d] = 1
+    return tuple(drawn)
 
 
 cdef int64_t size_of(tuple shape) except -1:
@@ -295,10 +299,12 @@ def dropout_mask(shape, p=0.5, *, seed, offset=0, axis=None, packed=False, start
     if hasattr(shape, "__index__"):
         shape = (shape,)
     try:
-        shape = tuple(shape)
+        shape = list(shape)
     except TypeError:
         raise TypeError(f"shape: got {type(shape).__name__}; an int or a tuple of ints is needed") from None
-    shape = tuple([integer(length, "shape") for length in shape])
+    for d in range(len(shape)):
+        shape[d] = integer(shape[d], "shape")
+    shape = tuple(shape)
     if shape and min(shape) < 0:
         raise ValueError(f"shape: got {shape}; lengths >= 0 are allowed")
     drawn = drawn_shape(shape, axis)
@@ -334,7 +340,10 @@ cdef ndarray linear_weight(object weight, ndarray X, int64_t columns):
 def row_blocks(rows, columns):
     """Slices of as many rows as WEIGHTS elements are."""
     step = max(1, WEIGHTS // max(1, columns))
-    return [slice(row, min(row + step, rows)) for row in range(0, rows, step)]
+    blocks = []
+    for row in range(0, rows, step):
+        blocks.append(slice(row, min(row + step, rows)))
+    return blocks
 
 
 def dropconnect(x, weight, bias=None, p=0.5, *, seed, offset=0, training=True):

@@ -1,7 +1,7 @@
 """Normalisation: subtract a mean, divide by a standard deviation, scale and shift."""
 from libc.stdint cimport int64_t, intptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 cimport numpy as np
 from numpy cimport ndarray
 
@@ -804,7 +804,10 @@ cdef int last_axes(ndarray x, object normalized_shape) except -1:
     """How many axes `normalized_shape` names; they must be the last ones of x."""
     if not isinstance(normalized_shape, (tuple, list)):
         normalized_shape = (normalized_shape,)
-    wanted = tuple([integer(n, "normalized_shape") for n in normalized_shape])
+    cdef list lengths = []
+    for n in normalized_shape:
+        lengths.append(integer(n, "normalized_shape"))
+    cdef tuple wanted = tuple(lengths)
     cdef int k = len(wanted)
     shape = (<object>x).shape
     if k == 0 or k > len(shape) or shape[len(shape) - k:] != wanted:
@@ -1305,6 +1308,37 @@ cdef tuple group_gradients(object grad, object x, object mean, object rstd, obje
     return slice_gradients(G, X, M, R, W, 1, groups, (channels,), training)
 
 
+cdef void move_towards(ndarray state, ndarray values, double momentum, double factor) noexcept:
+    """state ← (1 − momentum)·state + momentum·factor·(mean over the samples). Nothing that can fail: what was
+    normalised has been written."""
+    cdef int64_t samples = np.PyArray_DIM(values, 0), channels = np.PyArray_DIM(values, 1), i, c
+    cdef const double *value = <const double *>np.PyArray_DATA(values)
+    cdef char *place = np.PyArray_BYTES(state)
+    cdef double total, old
+    cdef float single
+    for c in range(channels):
+        total = 0
+        for i in range(samples):
+            total += value[i * channels + c]
+        total = momentum * (total / samples * factor)
+        if np.PyArray_TYPE(state) == np.NPY_FLOAT:
+            memcpy(&single, place, sizeof(float))
+            single = <float>((1 - momentum) * single + total)
+            memcpy(place, &single, sizeof(float))
+        else:
+            memcpy(&old, place, sizeof(double))
+            old = (1 - momentum) * old + total
+            memcpy(place, &old, sizeof(double))
+        place += np.PyArray_STRIDE(state, 0)
+
+
+cdef void repeat_rows(ndarray rows, ndarray row) noexcept:
+    """Each of the rows becomes this one; both are contiguous."""
+    cdef int64_t i, n = np.PyArray_DIM(rows, 0), size = np.PyArray_DIM(rows, 1) * np.PyArray_ITEMSIZE(rows)
+    for i in range(n):
+        memcpy(np.PyArray_BYTES(rows) + i * size, np.PyArray_DATA(row), <size_t>size)
+
+
 def instance_norm(
     x, running_mean=None, running_var=None, weight=None, bias=None, *, use_input_stats=True, momentum=0.1, eps=1e-5,
     out=None, return_stats=False,
@@ -1360,13 +1394,18 @@ def instance_norm(
     cdef ndarray X = as_floating(x, "x")
     cdef int64_t channels = channels_of(X), size = np.PyArray_SIZE(X)
     cdef double m = fraction(momentum, "momentum")
-    cdef ndarray W, B, means = None, variances = None, like
+    cdef ndarray W, B, Y, like, means = None, variances = None, kept_mean = None, kept_var = None
+    cdef double n
     if not use_input_stats:
-        result = batch_norm(X, running_mean, running_var, weight, bias, eps=eps, out=out, return_stats=True)
+        if return_stats:
+            means = numpy.empty(((<object>X).shape[0], channels), (<object>X).dtype)
+            variances = numpy.empty_like(means)
+        y, mean, rstd = batch_norm(X, running_mean, running_var, weight, bias, eps=eps, out=out, return_stats=True)
         if not return_stats:
-            return result[0]
-        samples = ((<object>X).shape[0], channels)
-        return (result[0], *[numpy.broadcast_to(s, samples).copy() for s in result[1:]])
+            return y
+        repeat_rows(means, mean)
+        repeat_rows(variances, rstd)
+        return y, means, variances
     W, B = per_channel(weight, channels, X, "weight"), per_channel(bias, channels, X, "bias")
     nonnegative(eps, "eps")
     if size and inner_of(X, 1) == 1:
@@ -1374,26 +1413,27 @@ def instance_norm(
             "x: got one value a channel of a sample, whose variance is 0; more are needed: use eval mode "
             "(use_input_stats=False), layer_norm or group_norm"
         )
-    running = []
     if running_mean is not None or running_var is not None:
         like = new_vector(channels, X)
         means, variances = numpy.empty((<object>X).shape[:2]), numpy.empty((<object>X).shape[:2])
-        for name, state in (("running_mean", running_mean), ("running_var", running_var)):
-            if state is not None:
-                kept = as_state(state, like, name)
-                running.append(kept)
-                if out is not None:
-                    check_disjoint(kept, as_output(out, X), name, "out")
-        if len(running) == 2:
-            check_disjoint(running[0], running[1], "running_mean", "running_var")
+        if running_mean is not None:
+            kept_mean = as_state(running_mean, like, "running_mean")
+        if running_var is not None:
+            kept_var = as_state(running_var, like, "running_var")
+        if out is not None:
+            Y = as_output(out, X)
+            for kept, name in ((kept_mean, "running_mean"), (kept_var, "running_var")):
+                if kept is not None:
+                    check_disjoint(kept, Y, name, "out")
+        if kept_mean is not None and kept_var is not None:
+            check_disjoint(kept_mean, kept_var, "running_mean", "running_var")
     result = normalise_slices(X, 1, max(channels, 1), W, B, eps, False, out, return_stats, means, variances)
-    if running and size:
+    if size:
         n = inner_of(X, 1)
-        new = [(<object>means).mean(axis=0), (<object>variances).mean(axis=0) * (n / (n - 1))]
-        if running_mean is None:
-            del new[0]
-        for state, value in zip(running, new):
-            state[...] = (1 - m) * state.astype(numpy.float64) + m * value
+        if kept_mean is not None:
+            move_towards(kept_mean, means, m, 1)
+        if kept_var is not None:
+            move_towards(kept_var, variances, m, n / (n - 1.0))
     return result
 
 

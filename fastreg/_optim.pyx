@@ -979,7 +979,10 @@ cdef list spans_of(list arrays, str name):
             extents.append((<size_t>low, <size_t>high, k))
     extents.sort()
     for start, end, k in extents:
-        open_ = [(e, j) for e, j in open_ if e > start]
+        others, open_ = open_, []
+        for e, j in others:
+            if e > start:
+                open_.append((e, j))
         for _, j in open_:
             try:
                 shared = numpy.shares_memory(arrays[j], arrays[k], max_work=100_000)

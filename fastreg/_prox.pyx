@@ -981,7 +981,10 @@ cdef object shrink_along(ndarray X, int axis, double l1, double lam, object weig
     a.length = np.PyArray_DIM(X, axis)
     a.weights = NULL
     if W is not None:
-        W = numpy.array((<object>W).transpose([d - (d > axis) for d in order if d != axis]), order="C")
+        order.remove(axis)
+        for d in range(len(order)):
+            order[d] -= order[d] > axis
+        W = numpy.array((<object>W).transpose(order), order="C")
         a.weights = <double *>np.PyArray_DATA(W)
     a.x = np.PyArray_DATA(X)
     a.out = np.PyArray_DATA(R)

@@ -73,6 +73,45 @@ def test_a_docstring_says_what_a_user_needs(name):
         )
 
 
+def test_no_name_is_registered_twice():
+    """Two people's changes that add the same kernel merge without a conflict, and then do not build."""
+
+    def twice(names):
+        return sorted({name for name in names if names.count(name) > 1})
+
+    assert not twice(re.findall(r"^KERNEL\((\w+),", (HOUSE / "csrc/kernels.def").read_text(), re.M))
+    assert not twice(re.findall(r"^KERNEL\((\w+)\)", text("csrc/kernels/*.inc"), re.M))
+    assert not twice([*re.findall(r"^def (\w+)\(", text("fastreg/_*.pyx"), re.M)])
+    assert not twice([case.id for case in CASES])
+    for path in (HOUSE / "csrc/families.h", HOUSE / "fastreg/__init__.py", HOUSE / "fastreg/reference/__init__.py"):
+        assert not twice(
+            [line for line in path.read_text().splitlines() if re.match(r"#include|    \"?\w+\"?,$", line)]
+        ), path
+
+
+def test_every_kernel_is_registered():
+    """The other way round than `test_a_kernel_has_its_body_and_its_caller`: a body or a caller without its line."""
+    registered = set(re.findall(r"^KERNEL\((\w+),", (HOUSE / "csrc/kernels.def").read_text(), re.M))
+    assert registered == set(runtime._kernels())
+    assert set(re.findall(r"^KERNEL\((\w+)\)", text("csrc/kernels/*.inc"), re.M)) <= registered
+    assert set(re.findall(r"\bKERNEL_([a-z]\w*)", text("fastreg/*.pyx"))) <= registered
+
+
+def test_public_functions_are_those_of_the_reference():
+    """A name that is missing in one of fastreg's modules, its __init__, its reference or its stub."""
+    public = set(re.findall(r"^def ([a-z]\w*)\(", text("fastreg/_*.pyi"), re.M)) - {
+        "clip_grad_norm_"
+    }  # of fastreg.optim
+    assert public == set(FUNCTIONS) == set(reference.__all__)
+
+
+def test_no_list_comprehensions_in_cython():
+    """Cython 3.3 releases an element twice where such a list cannot grow, and the process crashes later."""
+    for path, source in read("fastreg/*.pyx").items():
+        code = re.sub(r'r?""".*?"""|#[^\n]*', "", source, flags=re.S)
+        assert not re.search(r"\[[^\[\]\n]* for \w+(, \w+)* in ", code), path.name
+
+
 def test_public_names_are_sorted_and_real():
     assert list(fastreg.__all__) == sorted(fastreg.__all__)
     assert all(hasattr(fastreg, name) for name in fastreg.__all__)

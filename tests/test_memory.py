@@ -1,14 +1,20 @@
-"""Where memory ends: a MemoryError before any work; nothing leaks; arrays of more than 2^31 elements."""
+"""Where memory ends: a MemoryError before any work, at whatever allocation; nothing leaks; more than 2^31 elements."""
 
 import gc
 import os
+import platform
+import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import CASES
 
 import fastreg
+
+GLIBC = platform.libc_ver()[0] == "glibc"
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.out and c.elementwise], ids=lambda case: case.id)
@@ -38,7 +44,21 @@ def test_nothing_leaks(case):
     assert blocks[-1] - blocks[1] < 15, blocks
 
 
-@pytest.mark.skipif("FASTREG_BIG" not in os.environ, reason="takes 18 GB; FASTREG_BIG=1 runs it")
+@pytest.mark.skipif(not GLIBC, reason="interposes the allocator of the GNU C library")
+def test_each_allocation_fails_in_turn(tmp_path):
+    """A MemoryError, nothing changed, nothing leaked; in the children of a program with an allocator of its own."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    library = tmp_path / "failing.so"
+    source = Path(__file__).parent / "c" / "failing.c"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    environ = os.environ | {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(library)}
+    program = [sys.executable, Path(__file__).parent / "failing.py"]
+    done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.big
 def test_more_than_2_to_the_31_elements():
     n = (1 << 31) + 4099
     x = np.ones(n, np.float32)
