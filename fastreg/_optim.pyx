@@ -1014,10 +1014,10 @@ def zeros_like_each(list params):
         end = (<size_t>offsets[len(offsets) - 1] + np.PyArray_NBYTES(p) + LINE - 1) // LINE * LINE
     cdef ndarray memory = numpy.zeros(end + LINE, numpy.uint8)
     start = LINE - <size_t>np.PyArray_DATA(memory) % LINE
-    return [
-        numpy.ndarray(x.shape, x.dtype, memory, start + offset, numpy.empty_like(x, subok=False).strides)
-        for x, offset in zip(params, offsets)
-    ]
+    cdef list made = []
+    for x, offset in zip(params, offsets):
+        made.append(numpy.ndarray(x.shape, x.dtype, memory, start + offset, numpy.empty_like(x, subok=False).strides))
+    return made
 
 
 RULES = ("sgd_step", "adam_step", "adagrad_step", "rmsprop_step", "ftrl_step")
@@ -1143,8 +1143,12 @@ cdef class Steps:
 
     cdef dict buffers(self, int64_t begin, int64_t end):
         """{k: zeros} for the parameters of [begin, end) that have no momentum buffer yet."""
-        without = [k for k in range(begin, end) if self.state[k][self.states - 1] is None]
-        return dict(zip(without, zeros_like_each([self.params[k] for k in without])))
+        cdef list without = [], params = []
+        for k in range(begin, end):
+            if self.state[k][self.states - 1] is None:
+                without.append(k)
+                params.append(self.params[k])
+        return dict(zip(without, zeros_like_each(params)))
 
     cdef bint locked_step(self, list groups, list sizes, object grads, bint skip_nonfinite) except -1:
         cdef Job job = self.job
