@@ -1068,7 +1068,9 @@ cdef class Steps:
             as_updated(params[k], f"params[{k}]")
         self.job = Job(KERNELS[self.rule], SIZES[self.rule], MEMORY_ORDER, len(params))
         self.states = self.job.operands - 2
-        self.params, self.state, self.count = params, [[None] * self.states for _ in params], 0
+        self.params, self.state, self.count = params, [], 0
+        for _ in params:
+            self.state.append([None] * self.states)
         spans = spans_of(params, "params")
         self.spans = len(spans)
         self.low = <size_t *>calloc(<size_t>self.spans + 1, sizeof(size_t))
