@@ -2,14 +2,20 @@
  * vectorise. Included by instantiate.h once for each T.
  *
  * exp: x = n·ln 2 + r with |r| <= ½ln 2; n·LN2_HI is exact, for LN2_HI ends in zeros. Then exp(x) = 2^n·(1 + r + r²·p(r)),
- * and 2^n is multiplied in two steps, so that results below the normal numbers are rounded once.
+ * and 2^n is multiplied so that results below the normal numbers are rounded once: in two steps, or, where an exponential
+ * ends up in a quotient anyway, as 2^(n ± BOOST), which is a normal number and costs one.
  *
  * log: with s = f/(2 + f), log(1 + f) = 2·atanh(s) = 2s + s³·q(s²).
  *
- * p and q interpolate (exp(r) − 1 − r)/r² on ±½ln 2 and (2·atanh(s) − 2s)/s³ in s² on [0, 1/9] at Chebyshev's points; what
- * they leave out is below 2^-32 of the result for f32, 2^-61 for f64 (mpmath.chebyfit with 6, 5; 11, 11 terms). */
+ * p is the best approximation of (exp(r) − 1 − r)/r² on ±½ln 2 by Remez's exchange, weighed by r²/exp(r): it leaves out
+ * 2^-28.2 of exp(r) for f32, 2^-57.9 for f64. Its terms are added in pairs: what a core waits for is a long chain of them.
+ * q interpolates (2·atanh(s) − 2s)/s³ in s² on [0, 1/9] at Chebyshev's points, and leaves out less than 2^-32 and 2^-61
+ * (mpmath.chebyfit with 5 and 11 terms). */
 
+#undef BOOSTED
 #if LANES == 32
+#define BOOST 32
+#define BOOSTED C(0x1p32)
 #define MANTISSA 23
 #define BIAS 127
 #define LOWEST C(-104)  /* exp is 0 from here down: half the smallest subnormal is exp(-103.97) */
@@ -17,15 +23,17 @@
 #define LOG2_E C(0x1.715476p+0)
 #define LN2_HI C(0x1.63p-1)
 #define LN2_LO C(-0x1.bd0106p-13)
-static const T FN(exp_terms)[] = {
-    C(0.0001989099082467365384739), C(0.001393364999630925042889), C(0.008333310925480900834923),
-    C(0.04166646492528590540772),   C(0.1666666668162323140207),   C(0.5000000013465809200091),
-};
+#define EXP_TERMS(r, r2)                                                            \
+    (C(0.4999999343216998695168) + C(0.1666652039910454511572) * r +                \
+     r2 * (C(0.04166839076968073268859) + C(0.008368745104607068064445) * r +       \
+           r2 * C(0.001381454105654570110435)))
 static const T FN(log_terms)[] = {
     C(0.2322432922402334883195), C(0.2170657580088037264589), C(0.2859235799430283772259),
     C(0.3999970633192971740234), C(0.6666666732052741246875),
 };
 #else
+#define BOOST 64
+#define BOOSTED C(0x1p64)
 #define MANTISSA 52
 #define BIAS 1023
 #define LOWEST C(-746)
@@ -33,12 +41,12 @@ static const T FN(log_terms)[] = {
 #define LOG2_E C(0x1.71547652b82fep+0)
 #define LN2_HI C(0x1.62e42feep-1)
 #define LN2_LO C(0x1.a39ef35793c76p-33)
-static const T FN(exp_terms)[] = {
-    C(2.091468696808687723173e-9),  C(2.510521700472074516316e-8),  C(2.755727364311029532782e-7),
-    C(0.000002755725540020642442968), C(0.00002480158732554774121629), C(0.0001984126987482062527124),
-    C(0.001388888888888374830461),  C(0.008333333333326135125782),  C(0.04166666666666666975462),
-    C(0.1666666666666667099066),    C(0.5),
-};
+#define EXP_TERMS(r, r2)                                                                                          \
+    ((C(0.5000000000000010668687) + C(0.1666666666666641150072) * r +                                             \
+      r2 * (C(0.04166666666652972870288) + C(0.008333333333494983060744) * r)) +                                  \
+     (r2 * r2) * ((C(0.001388888894375984482218) + C(0.0001984126950575929215253) * r +                           \
+                   r2 * (C(0.00002480149294975501056663) + C(0.000002755758681626811846359) * r)) +               \
+                  (r2 * r2) * (C(2.763030620817227625301e-7) + C(2.500001391345301447263e-8) * r)))
 static const T FN(log_terms)[] = {
     C(0.1563057780092285044625), C(0.07492143795550767300832), C(0.1084517839488001482205),
     C(0.1173427906130319746002), C(0.1333517863144925583659), C(0.1538454396486054928689),
@@ -46,7 +54,7 @@ static const T FN(log_terms)[] = {
     C(0.3999999999999952250534), C(0.66666666666666666886),
 };
 #endif
-enum { FN(exp_count) = sizeof FN(exp_terms) / sizeof(T), FN(log_count) = sizeof FN(log_terms) / sizeof(T) };
+enum { FN(log_count) = sizeof FN(log_terms) / sizeof(T) };
 
 FASTREG_INLINE BITS FN(to_bits)(T x)
 {
@@ -62,18 +70,55 @@ FASTREG_INLINE T FN(of_bits)(BITS bits)
     return x;
 }
 
+/* exp(r), where shifted = x·log₂e + shift has n in its lowest bits: shift is an integer of a size that leaves it no others. */
+FASTREG_INLINE T FN(exp_reduced)(T x, T shifted, T shift)
+{
+    const T n = shifted - shift, r = (x - n * LN2_HI) - n * LN2_LO, r2 = r * r;
+    return 1 + (r + r2 * EXP_TERMS(r, r2));
+}
+
+#define SHIFT (C(3) * ((BITS)1 << (MANTISSA - 1)))
+
+FASTREG_INLINE T FN(minus_size)(T x) { return FN(of_bits)(FN(to_bits)(x) | (BITS)1 << (8 * sizeof(T) - 1)); }
+
 /* Within 1 ulp for f32, 2 ulp for f64, everywhere; NaN passes both comparisons. */
 FASTREG_INLINE T FN(exp)(T x)
 {
-    const T shift = C(3) * ((BITS)1 << (MANTISSA - 1)); /* added, it leaves the integer n in the lowest bits */
     x = LOWEST > x ? LOWEST : x;
     x = HIGHEST < x ? HIGHEST : x;
-    const T shifted = x * LOG2_E + shift, n = shifted - shift, r = (x - n * LN2_HI) - n * LN2_LO;
-    T p = FN(exp_terms)[0];
-    for (int k = 1; k < FN(exp_count); k++)
-        p = p * r + FN(exp_terms)[k];
-    const BITS exponent = FN(to_bits)(shifted) - FN(to_bits)(shift) + 2 * BIAS, half = exponent >> 1;
-    return (1 + (r + r * r * p)) * FN(of_bits)(half << MANTISSA) * FN(of_bits)((exponent - half) << MANTISSA);
+    const T shifted = x * LOG2_E + SHIFT;
+    const BITS exponent = FN(to_bits)(shifted) - FN(to_bits)(SHIFT) + 2 * BIAS, half = exponent >> 1;
+    return FN(exp_reduced)(x, shifted, SHIFT) * FN(of_bits)(half << MANTISSA) * FN(of_bits)((exponent - half) << MANTISSA);
+}
+
+/* A number that the compiler does not know: GCC makes a maximum with a constant two comparisons and two blends, of what
+ * follows from either side. */
+FASTREG_INLINE T FN(unknown)(T x)
+{
+    HIDE(x);
+    return x;
+}
+
+/* The least argument of exp_boosted. */
+FASTREG_INLINE T FN(lowest)(void) { return FN(unknown)(LOWEST); }
+
+/* 2^boost·exp(x) with the relative error that exp has for normal results, where that is a normal number: n + BIAS + boost
+ * takes the place of an exponent. What is above those bits in `shifted` is shifted out. */
+FASTREG_INLINE T FN(exp_times)(T x, int boost)
+{
+    const T shift = SHIFT + (T)(BIAS + boost), shifted = x * LOG2_E + shift;
+    return FN(exp_reduced)(x, shifted, shift) * FN(of_bits)(FN(to_bits)(shifted) << MANTISSA);
+}
+
+FASTREG_INLINE T FN(exp_boosted)(T x, T lowest) { return FN(exp_times)(lowest > x ? lowest : x, BOOST); }
+
+/* 1/(1 + e^−x). From `near` on 1 + e^−x is 1, and below -far the result is 0; between them one factor holds e^−x. */
+FASTREG_INLINE T FN(logistic)(T x, T near, T far)
+{
+    x = -x;
+    x = -near > x ? -near : x;
+    x = far < x ? far : x;
+    return 1 / BOOSTED / (1 / BOOSTED + FN(exp_times)(x, -BOOST));
 }
 
 /* log(1 + y) from s = y/(2 + y), for 0 <= y <= 1: within 3 ulp. */
@@ -88,6 +133,8 @@ FASTREG_INLINE T FN(log1p_of)(T s)
 
 FASTREG_INLINE T FN(log1p)(T y) { return FN(log1p_of)(y / (2 + y)); }
 
+#undef SHIFT
+#undef EXP_TERMS
 #undef MANTISSA
 #undef BIAS
 #undef LOWEST
@@ -110,3 +157,4 @@ FASTREG_INLINE double log_of_sum(double x) { return x < INFINITY ? log_positive(
 #endif
 #undef LN2_HI
 #undef LN2_LO
+#undef BOOST
