@@ -1,8 +1,8 @@
 """Optimisers: objects that hold parameters in groups, and the state of their updates.
 
 All arithmetic is in the functions of the same name (`fastreg.sgd_step` and its like); a step is one call into C for
-all tensors. Names and defaults are those of ``torch.optim``. Not offered are its ``amsgrad``, ``centered``, ``maximize``
-(pass −grad), and what chooses among its own ways to do it (``foreach``, ``fused``): each is a TypeError.
+all tensors. Names and defaults are those of ``torch.optim``. Not offered are its ``amsgrad``, ``centered`` and
+``maximize`` (pass −grad), and what chooses among its own ways to do it (``foreach``, ``fused``): each is a TypeError.
 """
 
 import os
