@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sparse test peers lint bench statistics clean big asan ubsan tsan fuzz exhaustive
+.PHONY: help demo sparse crosses test peers lint bench statistics clean big asan ubsan tsan fuzz exhaustive
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ demo: $(VENV)/.demo ## train the textbook's network on real digits with every re
 
 sparse: $(VENV)/.demo ## which features six penalties keep of the diabetes data, against scikit-learn (sparse_regression.png)
 	$(BIN)/python examples/sparse_regression.py
+
+crosses: $(VENV)/.demo ## four million hashed crosses, of which L1 keeps a few hundred (crossed_features.png)
+	$(BIN)/python examples/crossed_features.py
 
 test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
