@@ -143,7 +143,8 @@ def groups(number, *names):
 
 AFFINE, WEIGHED = ("x", "weight", "bias"), ("grad", "x", "mean", "rstd", "weight")
 TOKENS = ((64, 128, 768), (8192, 1024))
-THRESHOLD = ((1000,), (16 * K,), (256 * K,), (M,), (16 * M,), (64 * M,))
+# What a loop of the training step is measured at, where it has all: from a call to main memory.
+LOOP = ((1000,), (16 * K,), (256 * K,), (M,), (16 * M,), (64 * M,))
 IMAGES = ((32, 64, 56, 56), (64, 256, 14, 14), (256, 64, 8, 8), (128, 512), (8192, 256))
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 ADAM = {"lr": 1e-3, "weight_decay": 0.01}
@@ -158,8 +159,8 @@ UPDATES = [
 HALF, TENTH = {"p": 0.5, "seed": 7}, {"p": 0.1, "seed": 7}
 
 ROWS = [
-    Row("soft_threshold", "", vector("x"), {"lam": 0.5}, shapes=THRESHOLD, shapes_f64=((M,), (16 * M,))),
-    Row("soft_threshold", "fresh output", vector("x"), {"lam": 0.5}, out=False, shapes=THRESHOLD),
+    Row("soft_threshold", "", vector("x"), {"lam": 0.5}, shapes=LOOP, shapes_f64=LOOP[3:5]),
+    Row("soft_threshold", "fresh output", vector("x"), {"lam": 0.5}, out=False, shapes=LOOP),
     Row(
         "sgd_step",
         "",
@@ -168,8 +169,8 @@ ROWS = [
         traffic=(3, 2),
         updates=("param", "momentum_buffer"),
         out=False,
-        shapes=(*SIZES, (64 * M,)),
-        shapes_f64=((M,),),
+        shapes=LOOP,
+        shapes_f64=LOOP[3:5],
     ),
     Row(
         "adam_step",
@@ -222,7 +223,7 @@ ROWS = [
         )
         for what, sizes in MANY.items()
     ),
-    Row("dropout", "p=0.5", vector("x"), HALF, shapes_f64=((M,),)),
+    Row("dropout", "p=0.5", vector("x"), HALF, shapes=LOOP, shapes_f64=LOOP[3:5]),
     Row("dropout", "p=0.1", vector("x"), TENTH),
     Row("dropout_backward", "p=0.5", vector("grad"), HALF),
     Row("dropout_backward", "p=0.1", vector("grad"), TENTH),
@@ -251,7 +252,8 @@ ROWS = [
         vector("input", "target", wider=1.5),
         {"return_grad": True},
         traffic=(2, 1),
-        shapes_f64=((M,),),
+        shapes=LOOP,
+        shapes_f64=LOOP[3:5],
     ),
     Row("smooth_l1_loss", "", vector("input", "target", wider=1.5), traffic=(2, 0), out=False),
 ]
@@ -298,6 +300,10 @@ class Target:
 def large(row):
     """Shapes beyond the second-level cache of the machines of the day, 2 MB."""
     return tuple(shape for shape in row.shapes if 4 * np.prod(shape) * sum(row.traffic) > 2 * M)
+
+
+def middle(row):
+    return tuple(shape for shape in row.shapes if 2**18 <= np.prod(shape) <= 2**20)
 
 
 # Zen 5 divides and takes roots of eight lanes in the time of sixteen. Memory hides it beyond the third-level cache.
@@ -363,8 +369,7 @@ TARGETS = [
     Target("project_simplex many kept", "numpy", 1 / 10, MILLION),
     Target("project_l1_ball half the norm", "numpy", 1 / 10, MILLION),
     Target("prox_linf half the norm", "numpy", 1 / 10, MILLION),
-    Target("soft_threshold", "1 thread", 1 / 1.8, ((256 * K,), (M,)), threads="all"),
-    *(Target(row.name, "1 thread", 1 / 1.8, MIDDLE, "all") for row in ROWS[1:] if (M,) in row.shapes),
+    *(Target(row.name, "1 thread", 1 / 1.8, middle(row), "all") for row in ROWS if middle(row)),
     *(Target(row.name, "1 thread", NO_SLOWER, threads="all") for row in ROWS),
     *(
         Target(row.name, "fastreg", 1.25, large(row), threads="one", what="avx2", binding=AVX2.get(row.function, ""))
