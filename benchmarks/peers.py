@@ -976,73 +976,283 @@ def _(grad, x, mean, rstd, weight):
 # Losses -------------------------------------------------------------------------------------------
 
 
-@peer("smooth_l1_loss", "numpy")
-def _(input, target, return_grad=False, out=None):
-    d, slope = np.empty_like(input), np.empty_like(input) if out is None else out
+def loss_and_slope(function, one, log1p, exp):
+    """What an element costs, and its slope by x, in the arithmetic of whoever compiles it."""
+    half = one / 2
 
-    def call():  # with c the slope clip(d, −1, 1): the loss is c·d − ½c²
-        np.subtract(input, target, out=d)
-        np.clip(d, -1, 1, out=slope)
-        loss = (np.vdot(slope, d) - 0.5 * np.vdot(slope, slope)) / d.size
-        return (loss, np.divide(slope, d.size, out=slope)) if return_grad else loss
+    def l1(x, t):
+        d = x - t
+        return abs(d), (d > 0) * one - (d < 0) * one
 
-    return Call(call)
+    def mse(x, t):
+        d = x - t
+        return d * d, d + d
+
+    def huber(x, t):  # with c the slope, d clipped to ±1; smooth L1 is the same where beta is 1
+        d = x - t
+        c = min(max(d, -one), one)
+        return c * (d - half * c), c
+
+    def entropy(x, t):
+        e = exp(-abs(x))
+        return max(x, 0 * one) - x * t + log1p(e), (one if x >= 0 else e) / (one + e) - t
+
+    return {"l1_loss": l1, "mse_loss": mse, "binary_cross_entropy_with_logits": entropy}.get(function, huber)
 
 
-@peer("smooth_l1_loss", "numba")
-def _(input, target, return_grad=False, out=None):
-    one, half = input.dtype.type(1), input.dtype.type(0.5)
-    if return_grad:
+def numpy_loss(function):
+    def build(input, target, return_grad=False, out=None):
+        d, slope = np.empty_like(input), np.empty_like(input) if out is None else out
+
+        def l1():
+            loss = np.abs(d, out=slope).sum()
+            return loss, np.sign(d, out=slope) if return_grad else None
+
+        def mse():
+            return np.vdot(d, d), np.multiply(d, 2, out=slope) if return_grad else None
+
+        def huber():  # with c the slope clip(d, −1, 1): the loss is c·d − ½c²
+            np.clip(d, -1, 1, out=slope)
+            return np.vdot(slope, d) - 0.5 * np.vdot(slope, slope), slope
+
+        terms = {"l1_loss": l1, "mse_loss": mse}.get(function, huber)
+
+        def call():
+            np.subtract(input, target, out=d)
+            loss, grad = terms()
+            return (loss / d.size, np.divide(grad, d.size, out=grad)) if return_grad else loss / d.size
+
+        def entropy():
+            loss = np.logaddexp(0, input, out=d).sum() - np.vdot(input, target)
+            if not return_grad:
+                return loss / d.size
+            np.exp(np.subtract(input, d, out=slope), out=slope)  # e^(x − log(1 + e^x)) is the sigmoid
+            return loss / d.size, np.divide(np.subtract(slope, target, out=slope), d.size, out=slope)
+
+        return Call(entropy if function == "binary_cross_entropy_with_logits" else call)
+
+    return build
+
+
+def numba_loss(function):
+    def build(input, target, return_grad=False, out=None):
+        import numba
+
+        term = numba.njit(loss_and_slope(function, input.dtype.type(1), math.log1p, math.exp), fastmath=True)
+        if not return_grad:
+
+            @njit
+            def kernel(input, target):
+                total = 0.0
+                for i in prange(input.size):
+                    total += term(input[i], target[i])[0]
+                return total / input.size
+
+            return Call(kernel, input, target)
 
         @njit
         def kernel(input, target, scale, out):
             total = 0.0
             for i in prange(input.size):
-                d = input[i] - target[i]
-                c = min(max(d, -one), one)
-                total += c * (d - half * c)
-                out[i] = c * scale
+                loss, slope = term(input[i], target[i])
+                total += loss
+                out[i] = slope * scale
             return total / input.size
 
         return Call(kernel, input, target, input.dtype.type(1 / input.size), out)
 
-    @njit
-    def kernel(input, target):
-        total = 0.0
-        for i in prange(input.size):
-            d = input[i] - target[i]
-            c = min(max(d, -one), one)
-            total += c * (d - half * c)
-        return total / input.size
-
-    return Call(kernel, input, target)
+    return build
 
 
-@peer("smooth_l1_loss", "torch")
-def _(input, target, return_grad=False, out=None):
-    input, target, out = tensors(input, target, out)
-    loss = torch().nn.functional.smooth_l1_loss
-    if not return_grad:
-        return Call(loss, input, target)
-    slope = torch().ops.aten.smooth_l1_loss_backward.grad_input
-    one = torch().ones((), dtype=input.dtype)
+def differentiated(loss, input, target):
+    """Forward and backward as a training loop has them: the gradient in fresh memory, after the last one was let go."""
+    input = input.requires_grad_()
 
     def call():
-        value = loss(input, target)
-        slope(one, input, target, 1, 1.0, grad_input=out)
-        return value, out
+        input.grad = None
+        with torch().enable_grad():
+            value = loss(input, target)
+        value.backward()
+        return value.detach(), input.grad
 
     return Call(call)
 
 
-@peer("smooth_l1_loss", "jax")
+def torch_loss(function):
+    def build(input, target, return_grad=False, out=None):
+        input, target = tensors(input, target)
+        loss = getattr(torch().nn.functional, function)
+        return differentiated(loss, input, target) if return_grad else Call(loss, input, target)
+
+    return build
+
+
+def torch_loss_op(function, *more):
+    """The operators beneath, with the gradient in a place that is there."""
+
+    def build(input, target, return_grad=False, out=None):
+        if not return_grad:
+            return None
+        input, target, out = tensors(input, target, out)
+        loss = getattr(torch().nn.functional, function)
+        backward = getattr(torch().ops.aten, f"{function}_backward")
+        slope = backward.out if function == "huber_loss" else backward.grad_input
+        one = torch().ones((), dtype=input.dtype)
+
+        def call():
+            value = loss(input, target)
+            slope(one, input, target, 1, *more, grad_input=out)
+            return value, out
+
+        return Call(call)
+
+    return build
+
+
+def jax_loss(function):
+    def build(input, target, return_grad=False, out=None):
+        jnp = jax().numpy
+
+        def loss(x, t):
+            d = x - t
+            if function == "l1_loss":
+                return abs(d).mean()
+            if function == "mse_loss":
+                return (d * d).mean()
+            if function == "binary_cross_entropy_with_logits":
+                return (jax().nn.softplus(x) - x * t).mean()
+            c = jnp.clip(d, -1, 1)
+            return (c * (d - 0.5 * c)).mean()
+
+        if return_grad:
+            both = jax().value_and_grad(loss)
+            return donating(lambda _, *args: both(*args), (np.float64(0), out), input, target)
+        return jitted(loss, None, input, target)
+
+    return build
+
+
+for _loss in ("l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits"):
+    peer(_loss, "numpy")(numpy_loss(_loss))
+    peer(_loss, "numba")(numba_loss(_loss))
+    peer(_loss, "torch")(torch_loss(_loss))
+    peer(_loss, "jax")(jax_loss(_loss))
+for _loss, *_more in (("mse_loss",), ("smooth_l1_loss", 1.0), ("huber_loss", 1.0)):
+    peer(_loss, "torch, its operators")(torch_loss_op(_loss, *_more))
+
+
+@peer("cross_entropy", "numpy")
 def _(input, target, return_grad=False, out=None):
-    def loss(input, target):
-        d = input - target
-        c = jax().numpy.clip(d, -1, 1)
-        return (c * (d - 0.5 * c)).mean()
+    rows = np.arange(len(input))
+    terms = np.empty_like(input) if out is None else out
+
+    def call():
+        np.subtract(input, input.max(1, keepdims=True), out=terms)
+        at_target = terms[rows, target]
+        sums = np.exp(terms, out=terms).sum(1, keepdims=True)
+        loss = (np.log(sums[:, 0]) - at_target).mean()
+        if not return_grad:
+            return loss
+        np.divide(terms, sums * len(rows), out=terms)
+        terms[rows, target] -= 1 / len(rows)
+        return loss, terms
+
+    return Call(call)
+
+
+@peer("cross_entropy", "torch")
+def _(input, target, return_grad=False, out=None):
+    input, target = tensors(input, target)
+    loss = torch().nn.functional.cross_entropy
+    return differentiated(loss, input, target) if return_grad else Call(loss, input, target)
+
+
+@peer("cross_entropy", "jax")
+def _(input, target, return_grad=False, out=None):
+    def loss(x, y):
+        return -jax().numpy.take_along_axis(jax().nn.log_softmax(x), y[:, None], axis=1).mean()
 
     if return_grad:
         both = jax().value_and_grad(loss)
         return donating(lambda _, *args: both(*args), (np.float64(0), out), input, target)
     return jitted(loss, None, input, target)
+
+
+# Activations --------------------------------------------------------------------------------------
+
+
+@peer("sigmoid", "scipy.special")
+def _(x, out=None):
+    from scipy.special import expit
+
+    return Call(expit, x, out=out)
+
+
+@peer("sigmoid", "torch")
+def _(x, out=None):
+    x, out = tensors(x, out)
+    return Call(torch().sigmoid, x, out=out)
+
+
+@peer("sigmoid", "jax")
+def _(x, out=None):
+    return jitted(jax().nn.sigmoid, out, x)
+
+
+def scipy_rows(function):
+    def build(x, out=None):
+        from scipy import special
+
+        return Call(getattr(special, function), x, axis=-1)
+
+    return build
+
+
+def torch_rows(function):
+    def build(x, out=None):
+        x, out = tensors(x, out)
+        return Call(getattr(torch(), function), x, -1, out=out)
+
+    return build
+
+
+def torch_rows_backward(function):
+    """The operators behind autograd, with the gradient in a place that is there."""
+
+    def build(grad, y, out=None):
+        grad, y, out = tensors(grad, y, out)
+        aten = torch().ops.aten
+        if function == "sigmoid":
+            return Call(aten.sigmoid_backward.grad_input, grad, y, grad_input=out)
+        if function == "softmax":
+            return Call(aten._softmax_backward_data.out, grad, y, -1, y.dtype, grad_input=out)
+        return Call(aten._log_softmax_backward_data.out, grad, y, -1, y.dtype, out=out)
+
+    return build
+
+
+def numpy_backward(function):
+    def build(grad, y, out=None):
+        def sigmoid():
+            return np.multiply(np.multiply(np.subtract(1, y, out=out), y, out=out), grad, out=out)
+
+        def softmax():
+            sums = np.einsum("...i,...i->...", grad, y)[..., None]
+            return np.multiply(np.subtract(grad, sums, out=out), y, out=out)
+
+        def log_softmax():
+            np.multiply(np.exp(y, out=out), grad.sum(-1, keepdims=True), out=out)
+            return np.subtract(grad, out, out=out)
+
+        return Call({"sigmoid": sigmoid, "softmax": softmax}.get(function, log_softmax))
+
+    return build
+
+
+for _name in ("softmax", "log_softmax"):
+    peer(_name, "scipy.special")(scipy_rows(_name))
+    peer(_name, "torch")(torch_rows(_name))
+    peer(_name, "jax")(lambda x, out=None, _name=_name: jitted(getattr(jax().nn, _name), out, x))
+for _name in ("sigmoid", "softmax", "log_softmax"):
+    peer(f"{_name}_backward", "numpy")(numpy_backward(_name))
+    peer(f"{_name}_backward", "torch")(torch_rows_backward(_name))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+import fastreg
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from cases import CASES
 
@@ -141,6 +143,21 @@ def groups(number, *names):
     return inputs
 
 
+def classified(rng, shape, dtype):
+    """Logits, and a class for each row of them."""
+    return vector("input", wider=3.0)(rng, shape, dtype) | {"target": rng.integers(0, shape[1], shape[0])}
+
+
+def activated(function):
+    """A gradient, and what the function made of some numbers."""
+
+    def inputs(rng, shape, dtype):
+        arrays = vector("grad", "y", wider=3.0)(rng, shape, dtype)
+        return arrays | {"y": getattr(fastreg, function)(arrays["y"])}
+
+    return inputs
+
+
 AFFINE, WEIGHED = ("x", "weight", "bias"), ("grad", "x", "mean", "rstd", "weight")
 TOKENS = ((64, 128, 768), (8192, 1024))
 # What a loop of the training step is measured at, where it has all: from a call to main memory.
@@ -156,6 +173,8 @@ UPDATES = [
     ("rmsprop_step", ("square_avg",), {"lr": 1e-3, "weight_decay": 1e-4}, "RMSprop"),
     ("ftrl_step", ("z", "n"), FTRL, "FTRL"),
 ]
+LOSSES = ("l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits")
+LOGITS = ((4096, 1000),)
 HALF, TENTH = {"p": 0.5, "seed": 7}, {"p": 0.1, "seed": 7}
 
 ROWS = [
@@ -246,16 +265,33 @@ ROWS = [
     ),
     Row("instance_norm", "", groups(0, *AFFINE), shapes=IMAGES[:3]),
     Row("instance_norm_backward", "", groups(0, *WEIGHED), traffic=(2, 1), out=False, shapes=IMAGES[:3]),
-    Row(
-        "smooth_l1_loss",
-        "with gradient",
-        vector("input", "target", wider=1.5),
-        {"return_grad": True},
-        traffic=(2, 1),
-        shapes=LOOP,
-        shapes_f64=LOOP[3:5],
+    *(
+        row
+        for function in LOSSES
+        for row in (
+            Row(
+                function,
+                "with gradient",
+                vector("input", "target", wider=1.5),
+                {"return_grad": True},
+                traffic=(2, 1),
+                shapes=LOOP if function == "smooth_l1_loss" else SIZES,
+                shapes_f64=LOOP[3:5] if function == "smooth_l1_loss" else ((M,),),
+            ),
+            Row(function, "", vector("input", "target", wider=1.5), traffic=(2, 0), out=False),
+        )
     ),
-    Row("smooth_l1_loss", "", vector("input", "target", wider=1.5), traffic=(2, 0), out=False),
+    Row("cross_entropy", "with gradient", classified, {"return_grad": True}, shapes=LOGITS, shapes_f64=LOGITS),
+    Row("cross_entropy", "", classified, traffic=(1, 0), out=False, shapes=LOGITS),
+    Row("sigmoid", "", vector("x", wider=3.0), shapes=(*SIZES[:2], *LOGITS), shapes_f64=((M,),)),
+    *(
+        Row(function, "", vector("x", wider=3.0), shapes=(*SIZES[:2], *LOGITS), shapes_f64=LOGITS)
+        for function in ("softmax", "log_softmax")
+    ),
+    *(
+        Row(f"{function}_backward", "", activated(function), traffic=(2, 1), shapes=(*SIZES[:2], *LOGITS))
+        for function in ("sigmoid", "softmax", "log_softmax")
+    ),
 ]
 MILLION, SMALL = ((10**6,),), ((1000,),)
 # Passes over memory: a norm or a threshold is one read, the result a read and a write.
@@ -358,8 +394,16 @@ TARGETS = [
     *(Target(f"group_norm {n} groups", "torch", 1 / 1.5) for n in (8, 32)),
     *(Target(f"group_norm_backward {n} groups", "torch", 1 / 2) for n in (8, 32)),
     Target("instance_norm", "torch", 1 / 1.5),
-    Target("smooth_l1_loss with gradient", "limit", 1.1, MIDDLE + BIG),
-    Target("smooth_l1_loss", "limit", 1.1, MIDDLE + BIG),
+    *(Target(f"{loss} with gradient", "limit", 1.1, MIDDLE + BIG) for loss in LOSSES[:4]),
+    *(Target(loss, "limit", 1.1, MIDDLE + BIG) for loss in LOSSES[:4]),
+    *(Target(f"{loss} with gradient", "torch", 1 / 3) for loss in LOSSES),
+    *(Target(f"cross_entropy{what}", "torch", 1 / 2) for what in ("", " with gradient")),
+    *(
+        Target(f"{function}{what}", "torch", 1)
+        for function in ("sigmoid", "softmax", "log_softmax")
+        for what in ("", "_backward")
+    ),
+    *(Target(function, "scipy.special", 1) for function in ("sigmoid", "softmax", "log_softmax")),
     *(
         Target(row.name, "np.multiply", 1.1, MIDDLE)
         for row in ROWS

@@ -1,6 +1,6 @@
 """What only the activations promise: the error of our own exp and log, measured over the whole range."""
 
-import os
+import math
 
 import mpmath
 import numpy as np
@@ -12,8 +12,8 @@ from fastreg import fastreg_runtime as runtime
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
-# FASTREG_EXHAUSTIVE=1 visits every float32 (a few minutes); without it every 509th, from another start in each block.
-STEP = 1 if os.environ.get("FASTREG_EXHAUSTIVE") else 509
+# Every 509th float32, from another start in each block; `make exhaustive` visits them all.
+STEP = 509
 
 
 def every_float32():
@@ -104,14 +104,30 @@ def test_softmax_sums_to_one_and_is_stable(dtype):
         assert np.isnan(fastreg.softmax(np.array(row, dtype))).all()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("spread", [1, 30, 200], ids=lambda spread: f"spread{spread}")
 @every_dtype
-def test_log_softmax_against_mpmath(dtype):
-    x = np.random.default_rng(2).normal(size=37).astype(dtype) * 5
-    got = fastreg.log_softmax(x)
-    log_sum = mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(float(v))) for v in x))
-    for xi, g in zip(x, got, strict=True):
-        wanted = mpmath.mpf(float(xi)) - log_sum
-        assert abs(float(g) - wanted) <= 3 * np.finfo(dtype).eps * max(abs(wanted), 1)
+def test_softmax_and_log_softmax_keep_their_bounds(dtype, spread, isa):
+    """The bounds of their docstrings, for rows that end in every lane; results from 1 to below the subnormals."""
+    runtime._use_isa(isa)
+    u, half_subnormal = np.finfo(dtype).eps / 2, float(np.finfo(dtype).smallest_subnormal) / 2
+    rng = np.random.default_rng(spread)
+    for n in (*range(1, 20), 37, 63, 64, 65, 100):
+        x = rng.normal(size=n).astype(dtype) * dtype(spread)
+        y, logy = fastreg.softmax(x), fastreg.log_softmax(x)
+        with mpmath.workprec(120):
+            most = mpmath.mpf(float(x.max()))
+            shifted = [mpmath.mpf(float(v)) - most for v in x]
+            log_sum = mpmath.log(mpmath.fsum(mpmath.exp(v) for v in shifted))
+            more = (8 if dtype == np.float32 else 12 + n / 64) + math.log(n)
+            for v, g, lg in zip(shifted, y.tolist(), logy.tolist(), strict=True):
+                wanted = mpmath.exp(v - log_sum)
+                assert abs(g - wanted) <= (more + abs(v)) * u * wanted + half_subnormal
+                wanted = v - log_sum
+                if dtype == np.float32:
+                    assert abs(lg - wanted) <= (5 + math.log(n)) * u + u * abs(wanted)
+                else:
+                    assert abs(lg - wanted) <= (9 + math.log(n) + n / 64) * u + 2 * u * (abs(v) + abs(wanted))
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "sigmoid"])

@@ -1,6 +1,7 @@
 """What only the losses promise: their definitions, derivatives, sums and the manners of `reduction` and `out`."""
 
 import math
+import tracemalloc
 
 import mpmath
 import numpy as np
@@ -173,6 +174,74 @@ def test_float32_sums_are_those_of_double():
     wanted = float(x[0]) - 0.0
     got = fastreg.smooth_l1_loss(x, np.zeros_like(x), beta=0)
     assert abs(got - wanted) <= 2 * np.spacing(wanted)
+
+
+@pytest.mark.parametrize("term", [1 + 2.0**-23, 1 - 2.0**-24, 0.1], ids=["above", "below", "tenth"])
+@pytest.mark.parametrize("n", [64, 4096, 10**7 + 13])
+def test_float32_terms_of_one_sign_are_within_two_ulp(term, n):
+    """Two additions in float32, each of half an ulp at most: alternating terms make every one of them round."""
+    x = np.full(n, term, np.float32)
+    x[::3] = 1
+    exact = math.fsum(x.tolist())
+    got = fastreg.l1_loss(x, np.zeros_like(x), reduction="sum")
+    assert abs(got - exact) <= 2.0**-23 * exact
+    assert fastreg.l1_loss(x, np.zeros_like(x), weight=np.float32(1), reduction="sum") == got
+
+
+@every_loss
+def test_training_allocates_no_array(name):
+    """With `out` for the gradient: what a loop of calls has in use at any moment is some hundredths of an array."""
+    function, options = getattr(fastreg, name), DEFINITIONS[name][1]
+    x, t = np.random.default_rng(11).random((2, 1 << 18)).astype(np.float32)
+    out = np.empty_like(x)
+    function(x, t, return_grad=True, out=out, **options)
+    tracemalloc.start()
+    for _ in range(5):
+        _, grad = function(x, t, return_grad=True, out=out, **options)
+        assert grad is out
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < x.nbytes / 50
+
+
+def test_training_on_classes_allocates_a_number_a_row():
+    x, target = np.random.default_rng(12).random((4096, 200)).astype(np.float32), np.arange(4096) % 200
+    out = np.empty_like(x)
+    fastreg.cross_entropy(x, target, return_grad=True, out=out)
+    tracemalloc.start()
+    for _ in range(5):
+        fastreg.cross_entropy(x, target, return_grad=True, out=out)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < x.nbytes / 50
+
+
+@every_dtype
+def test_beta_one_is_huber(dtype):
+    x, t = np.random.default_rng(13).normal(size=(2, 5000)).astype(dtype) * 2
+    for more in ({}, {"weight": x}, {"reduction": "none"}):
+        got = fastreg.smooth_l1_loss(x, t, beta=1.0, return_grad=True, **more)
+        wanted = fastreg.huber_loss(x, t, delta=1.0, return_grad=True, **more)
+        assert np.array_equal(got[0], wanted[0])
+        assert np.array_equal(got[1], wanted[1])
+        near = fastreg.smooth_l1_loss(x, t, beta=np.nextafter(1, 2), return_grad=True, **more)
+        np.testing.assert_allclose(near[0], wanted[0], rtol=1e-5)
+        np.testing.assert_allclose(near[1], wanted[1], rtol=1e-5)
+
+
+@every_dtype
+def test_slopes_at_and_beside_their_kinks(dtype):
+    """At |d| = delta both sides agree; at the kink of l1 the slope is 0, of the sign that d has."""
+    one = dtype(1)
+    x = np.array([one, -one, np.nextafter(one, 0, dtype=dtype), np.nextafter(one, 2, dtype=dtype)], dtype)
+    for slope in (
+        fastreg.huber_loss(x, np.zeros_like(x), reduction="none", return_grad=True)[1],
+        fastreg.smooth_l1_loss(x, np.zeros_like(x), reduction="none", return_grad=True)[1],
+    ):
+        np.testing.assert_array_equal(slope, np.clip(x, -1, 1))
+    zeros = np.array([0.0, -0.0], dtype)
+    slope = fastreg.l1_loss(zeros, np.zeros_like(zeros), reduction="none", return_grad=True)[1]
+    np.testing.assert_array_equal(slope, [0, 0])
 
 
 def test_large_gradients_are_the_small_ones():
