@@ -110,7 +110,7 @@ def test_softmax_sums_to_one_and_is_stable(dtype):
 def test_softmax_and_log_softmax_keep_their_bounds(dtype, spread, isa):
     """The bounds of their docstrings, for rows that end in every lane; results from 1 to below the subnormals."""
     runtime._use_isa(isa)
-    u, half_subnormal = np.finfo(dtype).eps / 2, float(np.finfo(dtype).smallest_subnormal) / 2
+    u, half_subnormal = np.finfo(dtype).eps / 2, mpmath.mpf(float(np.finfo(dtype).smallest_subnormal)) / 2
     rng = np.random.default_rng(spread)
     for n in (*range(1, 20), 37, 63, 64, 65, 100):
         x = rng.normal(size=n).astype(dtype) * dtype(spread)
