@@ -348,7 +348,7 @@ DIVIDER = (
     "the limit is 180; at 2^24 both take what memory takes"
 )
 COMPUTED = "arithmetic, not memory: some 30 instructions a vector for exp, and twice the vectors"
-CLIPPED = "alone, ten instructions a vector and twice the vectors do not hide behind the reads; with the gradient they do"
+CLIPPED = "alone, ten instructions a vector and twice the vectors do not hide behind reads; with the gradient they do"
 AVX2 = (
     dict.fromkeys(("adam_step", "adagrad_step", "rmsprop_step", "ftrl_step"), DIVIDER)
     | dict.fromkeys(
@@ -360,8 +360,8 @@ AVX2 = (
 NO_SLOWER = 1.03  # two measurements of one call differ by as much
 MIDDLE, BIG = ((M,),), ((16 * M,),)
 KEPT = (
-    "the limit's stores go past the caches; below 16 MB the gradient stays in them, where the next step reads it: a copy"
-    " of 4 MB and its reading take 111 µs so, 199 µs past them (measure.py --stores). Ordinary stores have a limit of"
+    "the limit's stores go past the caches; below 16 MB the gradient stays in them, where the next step reads it: a"
+    " copy of 4 MB and its reading take 111 µs so, 199 µs past them (measure.py --stores). Ordinary stores have a limit of"
     " their own, 98 µs at 2²⁰; on arrays that begin with a line the kernel takes 102, on NumPy's, 16 bytes off, 106"
 )
 CHUNKS = "55 instructions for 64 elements hide behind the reads; the sums of 512 chunks, some 10 ns each, do not"
