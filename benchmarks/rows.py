@@ -361,8 +361,8 @@ NO_SLOWER = 1.03  # two measurements of one call differ by as much
 MIDDLE, BIG = ((M,),), ((16 * M,),)
 KEPT = (
     "the limit's stores go past the caches; below 16 MB the gradient stays in them, where the next step reads it: a"
-    " copy of 4 MB and its reading take 111 µs so, 199 µs past them (measure.py --stores). Ordinary stores have a limit of"
-    " their own, 98 µs at 2²⁰; on arrays that begin with a line the kernel takes 102, on NumPy's, 16 bytes off, 106"
+    " copy of 4 MB and its reading take 111 µs so, 199 µs past them (measure.py --stores). Ordinary stores have a limit"
+    " of their own, 98 µs at 2²⁰; on arrays that begin with a line the kernel takes 102, on NumPy's, 16 bytes off, 106"
 )
 CHUNKS = "55 instructions for 64 elements hide behind the reads; the sums of 512 chunks, some 10 ns each, do not"
 TWICE = "a row is read for its largest element and again for the exponentials, and the rows, of a page each, from L3"
