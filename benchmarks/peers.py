@@ -1256,3 +1256,266 @@ for _name in ("softmax", "log_softmax"):
 for _name in ("sigmoid", "softmax", "log_softmax"):
     peer(f"{_name}_backward", "numpy")(numpy_backward(_name))
     peer(f"{_name}_backward", "torch")(torch_rows_backward(_name))
+
+
+# ---- norms, distances, boxes -------------------------------------------------------------------------------------
+
+
+@peer("norm", "numpy")
+def _(x, p, axis=None):
+    return Call(np.linalg.norm, x, p, axis) if axis is not None or p == 2 else Call(np.linalg.norm, x, p)
+
+
+@peer("norm", "torch")
+def _(x, p, axis=None):
+    return Call(torch().linalg.vector_norm, tensors(x)[0], p, axis)
+
+
+@peer("norm", "numba")
+def _(x, p, axis=None):
+    if axis is not None or p not in (1, 2, np.inf):
+        return None
+
+    @njit
+    def absolute(x):
+        total = 0.0
+        for i in prange(x.size):
+            total += abs(x[i])
+        return total
+
+    @njit
+    def squares(x):
+        total = 0.0
+        for i in prange(x.size):
+            total += np.float64(x[i]) * np.float64(x[i])
+        return math.sqrt(total)
+
+    @njit
+    def largest(x):
+        most = x.dtype.type(0)
+        for i in prange(x.size):
+            most = max(most, abs(x[i]))
+        return most
+
+    return Call({1: absolute, 2: squares, np.inf: largest}[p], x)
+
+
+@peer("normalize", "numpy")
+def _(x, out=None):
+    return Call(lambda: np.divide(x, np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12), out=out))
+
+
+@peer("normalize", "torch")
+def _(x, out=None):
+    x, out = tensors(x, out)
+    return Call(torch().nn.functional.normalize, x, dim=-1, out=out)
+
+
+@peer("normalize_backward", "torch")
+def _(grad, x):
+    grad, x = tensors(grad, x)
+    x.requires_grad_()
+    with torch().enable_grad():
+        y = torch().nn.functional.normalize(x, dim=-1)
+    return Call(torch().autograd.grad, y, x, grad, retain_graph=True)
+
+
+@peer("cosine_similarity", "numpy")
+def _(x, y):
+    def call():
+        lengths = np.maximum(np.linalg.norm(x, axis=-1), 1e-8) * np.maximum(np.linalg.norm(y, axis=-1), 1e-8)
+        return np.einsum("ij,ij->i", x, y) / lengths
+
+    return Call(call)
+
+
+@peer("cosine_similarity", "torch")
+def _(x, y):
+    return Call(torch().nn.functional.cosine_similarity, *tensors(x, y), dim=-1)
+
+
+@peer("cdist", "scipy")
+def _(x, metric, p, y=None):
+    from scipy.spatial import distance
+
+    if metric == "dot":
+        return None
+    name = {"manhattan": "cityblock"}.get(metric, metric)
+    options = {"p": p} if metric == "minkowski" else {}
+    if y is None:
+        return Call(lambda: distance.squareform(distance.pdist(x, name, **options), checks=False))
+    return Call(distance.cdist, x, y, name, **options)
+
+
+@peer("cdist", "numpy")
+def _(x, metric, p, y=None):
+    """As scikit-learn's: by the expansion of the square, whose terms cancel for near points."""
+    y = x if y is None else y
+
+    def squares():
+        d = np.einsum("ij,ij->i", x, x)[:, None] + np.einsum("ij,ij->i", y, y)
+        d -= 2 * (x @ y.T)
+        return np.maximum(d, 0, out=d)
+
+    def cosine():
+        u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
+        d = u @ v.T
+        return np.subtract(1, d, out=d)
+
+    ways = {
+        "dot": lambda: x @ y.T,
+        "sqeuclidean": squares,
+        "euclidean": lambda: np.sqrt(d := squares(), out=d),
+        "cosine": cosine,
+    }
+    # Of a point and itself the expansion leaves the root of its rounding, which is no distance of 0.
+    return Call(ways[metric]) if metric in ways and (y is not x or metric != "euclidean") else None
+
+
+def torch_distances(mode):
+    def build(x, metric, p, y=None):
+        x, y = tensors(x, x if y is None else y)
+        order = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": math.inf, "minkowski": float(p)}.get(metric)
+        if order is not None:
+            if mode != "differences" and (order != 2 or y is x or x.data_ptr() == y.data_ptr()):
+                return None
+            name = "donot_use_mm_for_euclid_dist" if mode == "differences" else "use_mm_for_euclid_dist"
+            return Call(torch().cdist, x, y, order, name)
+        if metric == "dot" and mode == "differences":
+            return Call(torch().mm, x, y.T)
+        return None
+
+    return build
+
+
+peer("cdist", "torch")(torch_distances("differences"))
+peer("cdist", "torch expansion")(torch_distances("expansion"))
+
+
+@peer("cdist", "numba")
+def _(x, metric, p, y=None):
+    y = x if y is None else y
+    zero = x.dtype.type(0)
+
+    def pairwise(one):
+        inner = njit_inner(one)
+
+        @njit
+        def kernel(x, y, out):
+            for i in prange(x.shape[0]):
+                for j in range(y.shape[0]):
+                    out[i, j] = inner(x, y, i, j)
+
+        def call():
+            out = np.empty((len(x), len(y)), x.dtype)
+            kernel(x, y, out)
+            return out
+
+        return Call(call)
+
+    def euclidean(x, y, i, j):
+        total = zero
+        for k in range(x.shape[1]):
+            total += (x[i, k] - y[j, k]) ** 2
+        return math.sqrt(total)
+
+    def manhattan(x, y, i, j):
+        total = zero
+        for k in range(x.shape[1]):
+            total += abs(x[i, k] - y[j, k])
+        return total
+
+    def chebyshev(x, y, i, j):
+        most = zero
+        for k in range(x.shape[1]):
+            most = max(most, abs(x[i, k] - y[j, k]))
+        return most
+
+    ways = {"euclidean": euclidean, "manhattan": manhattan, "chebyshev": chebyshev}
+    return pairwise(ways[metric]) if metric in ways else None
+
+
+def njit_inner(function):
+    import numba
+
+    return numba.njit(function, fastmath=True, inline="always")
+
+
+def overlaps(lib, x, t):
+    """Areas' union, IoU and the ends of the hull of corresponding boxes, by a library of arrays."""
+    low, high = lib.maximum(x[..., :2], t[..., :2]), lib.minimum(x[..., 2:], t[..., 2:])
+    shared = lib.clip(high - low, 0, None)
+    shared = shared[..., 0] * shared[..., 1]
+    side, t_side = x[..., 2:] - x[..., :2], t[..., 2:] - t[..., :2]
+    union = side[..., 0] * side[..., 1] + t_side[..., 0] * t_side[..., 1] - shared
+    return union, shared / union, lib.minimum(x[..., :2], t[..., :2]), lib.maximum(x[..., 2:], t[..., 2:])
+
+
+@peer("box_iou", "numpy")
+def _(a, b):
+    return Call(lambda: overlaps(np, a[:, None], b[None])[1])
+
+
+@peer("box_iou", "torch")
+def _(a, b):
+    a, b = tensors(a, b)
+    return Call(lambda: overlaps(torch(), a[:, None], b[None])[1])
+
+
+@peer("box_iou", "numba")
+def _(a, b):
+    @njit
+    def kernel(a, b, out):
+        for i in prange(a.shape[0]):
+            area = (a[i, 2] - a[i, 0]) * (a[i, 3] - a[i, 1])
+            for j in range(b.shape[0]):
+                w = max(min(a[i, 2], b[j, 2]) - max(a[i, 0], b[j, 0]), 0)
+                h = max(min(a[i, 3], b[j, 3]) - max(a[i, 1], b[j, 1]), 0)
+                out[i, j] = w * h / (area + (b[j, 2] - b[j, 0]) * (b[j, 3] - b[j, 1]) - w * h)
+
+    def call():
+        out = np.empty((len(a), len(b)), a.dtype)
+        kernel(a, b, out)
+        return out
+
+    return Call(call)
+
+
+def torch_box_loss(kind):
+    """torchvision's formulas (its eps left out), forward and backward by autograd."""
+
+    def build(input, target, return_grad=True, out=None):
+        x, t = tensors(input.copy(), target)
+        x.requires_grad_()
+        lib = torch()
+
+        def loss():
+            union, iou, low, high = overlaps(lib, x, t)
+            hull = high - low
+            if kind == "giou":
+                area = hull[:, 0] * hull[:, 1]
+                return (2 - iou - union / area).mean()
+            offset = (x[:, :2] + x[:, 2:] - t[:, :2] - t[:, 2:]) / 2
+            each = 1 - iou + (offset**2).sum(1) / (hull**2).sum(1)
+            if kind == "ciou":
+                side, t_side = x[:, 2:] - x[:, :2], t[:, 2:] - t[:, :2]
+                turn = lib.atan(t_side[:, 0] / t_side[:, 1]) - lib.atan(side[:, 0] / side[:, 1])
+                v = 4 / math.pi**2 * turn**2
+                with lib.no_grad():
+                    alpha = v / (1 - iou + v)
+                each = each + alpha * v
+            return each.mean()
+
+        def call():
+            with lib.enable_grad():
+                value = loss()
+                (grad,) = lib.autograd.grad(value, x)
+            return value.detach(), grad
+
+        return Call(call)
+
+    return build
+
+
+for kind in ("giou", "diou", "ciou"):
+    peer(f"{kind}_loss", "torch")(torch_box_loss(kind))

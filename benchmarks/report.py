@@ -79,8 +79,8 @@ def table(lines):
             shape(line["shape"]),
             duration(median(line, ours)),
             f"{(times['q3'] - times['q1']) / 2 / times['median']:.0%} of {times['samples']}",
-            f"{duration(median(line, 'limit'))} ({line['limit']})",
-            f"{median(line, 'limit') / median(line, ours):.0%}",
+            f"{duration(median(line, 'limit'))} ({line['limit']})" if line["limit"] else "",
+            f"{median(line, 'limit') / median(line, ours):.0%}" if line["limit"] else "",
             best,
             duration(median(line, best)) if best != "none" else "",
             f"{median(line, best) / median(line, ours):.2f}" if best != "none" else "",
@@ -291,7 +291,7 @@ def picture(measured):
         panel.axvspan(0, 1, color="#f3f3f3", zorder=0)
         panel.axvline(1, color="black", linewidth=0.8, zorder=1)
         for line in lines:
-            if line["dtype"] != "f4":
+            if line["dtype"] != "f4" or not line["limit"]:
                 continue
             height = where[line["row"], tuple(line["shape"])]
             reached = {n: median(line, "limit") / median(line, n) for n in ("fastreg", *peers_of(line))}

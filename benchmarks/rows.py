@@ -27,7 +27,10 @@ class Row:
     what: str  # in the reader's words: which of the ways to call it
     inputs: Callable  # (rng, shape, dtype) -> the array arguments by name
     options: Mapping = field(default_factory=dict)
-    traffic: tuple = (1, 1)  # arrays read and written per element: chooses the limit
+    traffic: tuple = (
+        1,
+        1,
+    )  # arrays read and written per element: chooses the limit; none: arithmetic is what takes time
     updates: tuple = ()  # inputs that are updated in place
     out: bool = True  # give it `out`; without, it makes its result in fresh memory
     shapes: tuple = SIZES
@@ -307,6 +310,56 @@ ROWS += [
     Row("prox_tv1d", "", vector("x"), {"lam": 1.0}, shapes=SMALL + MILLION, shapes_f64=MILLION),
     Row("prox_nuclear", "", vector("x"), {"lam": 60.0}, shapes=((4000, 200), (300, 300))),
 ]
+
+
+def points(*names, dimensions=64):
+    """Points to be compared pairwise: the shape is that of the result."""
+
+    def inputs(rng, shape, dtype):
+        return {name: rng.standard_normal((n, dimensions), dtype=dtype) for name, n in zip(names, shape, strict=False)}
+
+    return inputs
+
+
+def boxes(*names):
+    """Boxes of sides from ½ to 1½, most of which meet; the shape is that of the result, or theirs."""
+
+    def inputs(rng, shape, dtype):
+        corner = {name: rng.random((n, 2), dtype=dtype) for name, n in zip(names, shape * 2, strict=False)}
+        sides = {name: rng.random((len(c), 2), dtype=dtype) + dtype(0.5) for name, c in corner.items()}
+        return {name: np.concatenate([corner[name], corner[name] + sides[name]], axis=1) for name in names}
+
+    return inputs
+
+
+def pairs_of_boxes(rng, shape, dtype):
+    return boxes("input", "target")(rng, shape[:1], dtype)
+
+
+# Norms read once; distances and boxes are bound by arithmetic, and their row's shape is that of the matrix.
+TABLES = ((4096, 256), (16 * K, K))
+PAIRS = {"out": False, "shapes": ((2000, 2000),), "shapes_f64": ((2000, 2000),)}
+READ = {"traffic": (1, 0), "out": False}
+METRICS = ("euclidean", "sqeuclidean", "manhattan", "chebyshev", "minkowski", "cosine", "dot")
+ROWS += [
+    *(Row("norm", f"p={p}", vector("x"), {"p": p}, **READ, shapes_f64=SIZES[1:]) for p in (1, 2, np.inf)),
+    *(
+        Row("norm", f"p={p}, {what}", vector("x"), {"p": p, "axis": axis}, **READ, shapes=TABLES, shapes_f64=TABLES)
+        for what, axis in (("rows", 1), ("columns", 0))
+        for p in (1, 2, np.inf)
+    ),
+    Row("norm", "p=3", vector("x"), {"p": 3}, (1, 0), out=False, shapes=SIZES[1:2]),
+    Row("normalize", "rows", vector("x"), {}, shapes=TABLES),
+    Row("normalize_backward", "rows", vector("grad", "x"), {}, (2, 1), out=False, shapes=TABLES),
+    Row("cosine_similarity", "rows", vector("x", "y"), {}, (2, 0), out=False, shapes=TABLES, shapes_f64=TABLES),
+    *(Row("cdist", metric, points("x", "y"), {"metric": metric, "p": 3}, (), **PAIRS) for metric in METRICS),
+    *(Row("cdist", f"{metric}, itself", points("x"), {"metric": metric, "p": 3}, (), **PAIRS) for metric in METRICS),
+    Row("box_iou", "", boxes("a", "b"), {}, (), out=False, shapes=((1000, 1000),), shapes_f64=((1000, 1000),)),
+    *(
+        Row(f"{kind}_loss", "with gradient", pairs_of_boxes, {"return_grad": True}, (2, 1), shapes=((100_000, 4),))
+        for kind in ("giou", "diou", "ciou")
+    ),
+]
 LISTED = {row.function for row in ROWS}
 ROWS += [
     Row(case.function, case.label, case.inputs, case.options, case.traffic, case.inplace, case.out, shapes=SIZES[:2])
@@ -433,6 +486,16 @@ TARGETS = [
     Target("project_simplex many kept", "numpy", 1 / 10, MILLION),
     Target("project_l1_ball half the norm", "numpy", 1 / 10, MILLION),
     Target("prox_linf half the norm", "numpy", 1 / 10, MILLION),
+    *(Target(f"norm p={p}", "limit", 1.1, MIDDLE + BIG) for p in (1, 2, np.inf)),
+    *(Target(f"norm p={p}, {what}", "limit", 1.1) for what in ("rows", "columns") for p in (1, 2, np.inf)),
+    *(Target(f"norm p={p}{what}", "torch", NO_SLOWER) for what in ("", ", rows", ", columns") for p in (1, 2, np.inf)),
+    Target("normalize rows", "torch", NO_SLOWER),
+    Target("cosine_similarity rows", "torch", NO_SLOWER),
+    *(Target(f"cdist {metric}", "scipy", 1 / 5) for metric in METRICS[:6]),
+    *(Target(f"cdist {metric}", "torch", NO_SLOWER) for metric in METRICS),
+    *(Target(f"cdist {metric}, itself", f"row cdist {metric}", 0.55) for metric in METRICS),
+    Target("box_iou", "torch", 1 / 2),
+    *(Target(f"{kind}_loss with gradient", "torch", 1 / 3) for kind in ("giou", "diou", "ciou")),
     *(Target(row.name, "1 thread", 1 / 1.8, middle(row), "all") for row in ROWS if middle(row)),
     *(Target(row.name, "1 thread", NO_SLOWER, threads="all") for row in ROWS),
     *(
