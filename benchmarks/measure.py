@@ -181,7 +181,8 @@ def first(result):
 def measure(row, shape, dtype, threads, budget, limit):
     """One line of the report: every contender's time for one row at one shape."""
     rng = np.random.default_rng(1)
-    inputs = {name: placed(x) for name, x in row.inputs(rng, shape, np.dtype(dtype)).items()}
+    inputs = row.inputs(rng, shape, np.dtype(dtype))
+    inputs = {name: placed(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
     size = int(np.prod(shape))
     like = next(iter(inputs.values()))
 
@@ -223,7 +224,7 @@ def measure(row, shape, dtype, threads, budget, limit):
         args = arguments() | ({"tensors": row.tensors} if row.optimiser else {})
         if (call := builder(**args)) is not None:
             enter(library, call, args)
-    if row.traffic == (1, 1) or size <= 1000:
+    if row.traffic == (1, 1) or (row.traffic and size <= 1000):
         out = {"out": placed(like)} if row.out or row.updates else {}
         contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out), warm)
     if row.traffic and size > 1000 and (row.out or row.updates or row.traffic != (1, 1)):

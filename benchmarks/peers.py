@@ -579,10 +579,16 @@ for name in ("SGD", "AdamW", "Adagrad", "RMSprop"):
 # Dropout ------------------------------------------------------------------------------------------
 
 
+def drawn(shape, axis):
+    """Length 1 along the axes that share a decision."""
+    return shape if axis is None else tuple(n if d in axis else 1 for d, n in enumerate(shape))
+
+
 @peer("dropout", "numpy")
-def _(x, p, seed, out):
-    rng = np.random.Generator(np.random.SFC64(seed))
-    numbers, kept, scale = np.empty(x.shape, np.float32), np.empty(x.shape, bool), 1 / (1 - p)
+def _(x, p, seed, out, axis=None):
+    rng, scale = np.random.Generator(np.random.SFC64(seed)), 1 / (1 - p)
+    numbers = np.empty(drawn(x.shape, axis), np.float32)
+    kept = np.empty(numbers.shape, bool)
 
     def call():
         rng.random(out=numbers, dtype=np.float32)
@@ -619,36 +625,157 @@ def philox_dropout(x, seed, p, out):
 
 
 @peer("dropout", "numba")
-def _(x, p, seed, out):
-    return philox_dropout(x, seed, p, out)
+def _(x, p, seed, out, axis=None):
+    return philox_dropout(x, seed, p, out) if axis is None else None
 
 
-@peer("dropout", "torch")
-def _(x, p, seed, out):
-    return Call(torch().nn.functional.dropout, *tensors(x), p, True)
+@peer("dropout", "torch native")
+def _(x, p, seed, out, axis=None):
+    functional = torch().nn.functional
+    return Call(functional.dropout if axis is None else functional.dropout2d, *tensors(x), p, True)
 
 
 @peer("dropout", "torch rand")  # its bernoulli_ is slower than its uniform numbers
-def _(x, p, seed, out):
+def _(x, p, seed, out, axis=None):
+    shape = drawn(x.shape, axis)
     x, out = tensors(x, out)
     rand, gt, mul, scale = torch().rand, torch().gt, torch().mul, 1 / (1 - p)
-    numbers, kept = torch().empty_like(x), torch().empty_like(x, dtype=torch().bool)
+    numbers, kept = torch().empty(shape), torch().empty(shape, dtype=torch().bool)
 
     def call():
-        gt(rand(x.shape, out=numbers), p, out=kept)
+        gt(rand(shape, out=numbers), p, out=kept)
         return mul(x, kept, out=out).mul_(scale)
 
     return Call(call)
 
 
 @peer("dropout", "jax")
-def _(x, p, seed, out):
+def _(x, p, seed, out, axis=None):
     def drop(x, offset):  # a new key at each call, as in training
         key = jax().random.fold_in(jax().random.key(seed), offset)
-        kept = jax().random.bernoulli(key, 1 - p, x.shape)
+        kept = jax().random.bernoulli(key, 1 - p, drawn(x.shape, axis))
         return jax().numpy.where(kept, x / (1 - p), 0)
 
     return jitted(drop, out, x, np.uint32(1))
+
+
+@peer("dropout_mask", "numpy")
+def _(shape, p, seed, packed):
+    rng = np.random.Generator(np.random.SFC64(seed))
+    if packed and p == 0.5:  # random bits as they are
+        return Call(lambda: np.frombuffer(rng.bytes(math.prod(shape) // 8), np.uint8))
+    numbers, kept = np.empty(shape, np.float32), np.empty(shape, bool)
+
+    def call():
+        rng.random(out=numbers, dtype=np.float32)
+        return np.packbits(np.greater_equal(numbers, p, out=kept)) if packed else numbers >= p
+
+    return Call(call)
+
+
+@peer("dropout_mask", "torch")
+def _(shape, p, seed, packed):
+    numbers = torch().empty(shape)
+    return None if packed else Call(lambda: torch().rand(shape, out=numbers) >= p)
+
+
+@peer("dropout_mask", "jax")
+def _(shape, p, seed, packed):
+    def draw(offset):
+        kept = jax().random.bernoulli(jax().random.fold_in(jax().random.key(seed), offset), 1 - p, shape)
+        return jax().numpy.packbits(kept) if packed else kept
+
+    return jitted(draw, None, np.uint32(1))
+
+
+# Mask, then multiply: what other libraries' users write, for whom the masked weights are a matrix of their own.
+
+
+@peer("dropconnect", "numpy")
+def _(x, weight, bias, p, seed, training=True):
+    rng, scale = np.random.Generator(np.random.SFC64(seed)), x.dtype.type(1 / (1 - p))
+    numbers, kept = np.empty(weight.shape, np.float32), np.empty(weight.shape, bool)
+    masked = np.empty_like(weight)
+
+    def call():
+        if not training:
+            return x @ weight.T + bias
+        np.greater_equal(rng.random(out=numbers, dtype=np.float32), p, out=kept)
+        np.multiply(np.multiply(weight, scale, out=masked), kept, out=masked)
+        return x @ masked.T + bias
+
+    return Call(call)
+
+
+@peer("dropconnect", "torch native")
+def _(x, weight, bias, p, seed, training=True):
+    x, weight, bias = tensors(x, weight, bias)
+    linear, dropout = torch().nn.functional.linear, torch().nn.functional.dropout
+    return Call(lambda: linear(x, dropout(weight, p, training), bias))
+
+
+@peer("dropconnect", "torch rand")
+def _(x, weight, bias, p, seed, training=True):
+    x, weight, bias = tensors(x, weight, bias)
+    linear, rand, scale = torch().nn.functional.linear, torch().rand, 1 / (1 - p)
+    numbers, masked = torch().empty(weight.shape), torch().empty_like(weight)
+
+    def call():
+        return linear(x, torch().mul(weight, rand(weight.shape, out=numbers) >= p, out=masked).mul_(scale), bias)
+
+    return Call(call) if training else None
+
+
+def masked_weight(weight, p, seed, offset):
+    kept = jax().random.bernoulli(jax().random.fold_in(jax().random.key(seed), offset), 1 - p, weight.shape)
+    return jax().numpy.where(kept, weight / (1 - p), 0)
+
+
+@peer("dropconnect", "jax")
+def _(x, weight, bias, p, seed, training=True):
+    def linear(x, weight, bias, offset):
+        return x @ (masked_weight(weight, p, seed, offset) if training else weight).T + bias
+
+    return jitted(linear, None, x, weight, bias, np.uint32(1))
+
+
+# They keep the forward pass's mask, and get the masked weights made again from it.
+
+
+@peer("dropconnect_backward", "numpy")
+def _(grad, x, weight, p, seed):
+    mask, scale = kept(weight.shape, p, seed), x.dtype.type(1 / (1 - p))
+    masked = np.empty_like(weight)
+
+    def call():
+        np.multiply(np.multiply(weight, scale, out=masked), mask, out=masked)
+        by_weight = grad.T @ x
+        by_weight *= mask
+        by_weight *= scale
+        return grad @ masked, by_weight, grad.sum(0)
+
+    return Call(call)
+
+
+@peer("dropconnect_backward", "torch")
+def _(grad, x, weight, p, seed):
+    grad, x, weight, mask = tensors(grad, x, weight, kept(weight.shape, p, seed))
+    scale, masked = 1 / (1 - p), torch().empty_like(weight)
+
+    def call():
+        torch().mul(weight, mask, out=masked).mul_(scale)
+        return grad @ masked, (grad.T @ x).mul_(mask).mul_(scale), grad.sum(0)
+
+    return Call(call)
+
+
+@peer("dropconnect_backward", "jax")
+def _(grad, x, weight, p, seed):
+    def backward(grad, x, weight, mask):
+        scaled = mask / (1 - p)
+        return grad @ (weight * scaled).astype(weight.dtype), (grad.T @ x) * scaled.astype(x.dtype), grad.sum(0)
+
+    return jitted(backward, None, grad, x, weight, kept(weight.shape, p, seed))
 
 
 @peer("dropout_backward", "numba")

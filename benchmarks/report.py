@@ -273,7 +273,9 @@ def picture(measured):
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    measured = {threads: [line for line in lines if peers_of(line)] for threads, lines in measured.items()}
+    measured = {
+        threads: [line for line in lines if peers_of(line) and line["limit"]] for threads, lines in measured.items()
+    }
     colours = {"numpy": "#4e79a7", "numba": "#59a14f", "torch": "#e15759", "jax": "#b07aa1"}
     keys = [(line["row"], tuple(line["shape"])) for line in next(iter(measured.values())) if line["dtype"] == "f4"]
     where, labels, y, last = {}, [], 0.0, None

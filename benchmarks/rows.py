@@ -27,10 +27,7 @@ class Row:
     what: str  # in the reader's words: which of the ways to call it
     inputs: Callable  # (rng, shape, dtype) -> the array arguments by name
     options: Mapping = field(default_factory=dict)
-    traffic: tuple = (
-        1,
-        1,
-    )  # arrays read and written per element: chooses the limit; none: arithmetic is what takes time
+    traffic: tuple = (1, 1)  # arrays read and written per element: chooses the limit; (): it has none
     updates: tuple = ()  # inputs that are updated in place
     out: bool = True  # give it `out`; without, it makes its result in fresh memory
     shapes: tuple = SIZES
@@ -161,6 +158,22 @@ def activated(function):
     return inputs
 
 
+def nothing(rng, shape, dtype):
+    """Arguments of dropout_mask."""
+    return {"shape": shape}
+
+
+def linear(*names):
+    """Arguments of dropconnect and its backward; a shape is (samples, in_features, out_features)."""
+
+    def inputs(rng, shape, dtype):
+        n, columns, rows = shape
+        shapes = {"grad": (n, rows), "x": (n, columns), "weight": (rows, columns), "bias": (rows,)}
+        return {name: rng.standard_normal(shapes[name], dtype=dtype) for name in names}
+
+    return inputs
+
+
 AFFINE, WEIGHED = ("x", "weight", "bias"), ("grad", "x", "mean", "rstd", "weight")
 TOKENS = ((64, 128, 768), (8192, 1024))
 # What a loop of the training step is measured at, where it has all: from a call to main memory.
@@ -179,6 +192,8 @@ UPDATES = [
 LOSSES = ("l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits")
 LOGITS = ((4096, 1000),)
 HALF, TENTH = {"p": 0.5, "seed": 7}, {"p": 0.1, "seed": 7}
+OTHER = {"p=0.3": 0.3, "p=0.9": 0.9, "p=2⁻²⁰": 2.0**-20}
+LINEAR = ((128, 1024, 1024), (64, 4096, 4096))  # samples, inputs, units
 
 ROWS = [
     Row("soft_threshold", "", vector("x"), {"lam": 0.5}, shapes=LOOP, shapes_f64=LOOP[3:5]),
@@ -245,10 +260,26 @@ ROWS = [
         )
         for what, sizes in MANY.items()
     ),
-    Row("dropout", "p=0.5", vector("x"), HALF, shapes=LOOP, shapes_f64=LOOP[3:5]),
-    Row("dropout", "p=0.1", vector("x"), TENTH),
-    Row("dropout_backward", "p=0.5", vector("grad"), HALF),
-    Row("dropout_backward", "p=0.1", vector("grad"), TENTH),
+    *(
+        Row(function, what, vector(name), options, shapes=LOOP if options is HALF else SIZES, shapes_f64=LOOP[3:5])
+        for function, name in (("dropout", "x"), ("dropout_backward", "grad"))
+        for what, options in (("p=0.5", HALF), ("p=0.1", TENTH))
+    ),
+    *(Row("dropout", what, vector("x"), {"p": p, "seed": 7}, shapes=((M,),)) for what, p in OTHER.items()),
+    Row("dropout", "of channels", vector("x"), TENTH | {"axis": (0, 1)}, shapes=IMAGES[:3], shapes_f64=IMAGES[1:2]),
+    *(
+        Row("dropout_mask", f"{kind} {what}", nothing, options | {"packed": packed}, (), out=False, shapes=SIZES[1:])
+        for what, options in (("p=0.5", HALF), ("p=0.1", TENTH))
+        for kind, packed in (("boolean", False), ("packed", True))
+    ),
+    *(
+        Row(function, what, linear(*names), options, (), out=False, shapes=LINEAR, shapes_f64=LINEAR[:1])
+        for function, what, names, options in (
+            ("dropconnect", "", ("x", "weight", "bias"), HALF),
+            ("dropconnect", "inference", ("x", "weight", "bias"), HALF | {"training": False}),
+            ("dropconnect_backward", "", ("grad", "x", "weight"), HALF),
+        )
+    ),
     Row("batch_norm", "training", image, {"training": True}, shapes=IMAGES, shapes_f64=IMAGES[1:2]),
     Row("batch_norm", "inference", image, shapes=IMAGES),
     Row("batch_norm_backward", "", image_backward, traffic=(2, 1), out=False, shapes=IMAGES),
@@ -423,6 +454,18 @@ CHAIN = (
     "exp and the quotient are a chain of some 20 operations, each waiting for the last (FMA, which would join some, has"
     " other bits than the baseline): 14 cycles for a vector's 35 instructions, of which a core issues four a cycle"
 )
+PACKED = (
+    "For p ≠ ½ the frozen mapping takes a byte of Philox for each decision, whichever form the mask has; for p = "
+    "½ it takes a bit, and the packed mask is those bits. With AVX-512 a byte costs 7 vector instructions for 16 "
+    "of them: 459,000 for 2²⁰, at four a cycle 115,000 cycles. The two forms differ only in 16,384 stores of 64 "
+    "bytes or of 8. Of the packed mask's samples three in five are in Philox, a quarter in ties, an eighth in "
+    "packing: the boolean one would have to spend on its stores what both spend on Philox and ties."
+)
+CHANNELS = (
+    "The decisions of whole channels are spread over bytes, a chunk of 2,048 elements at a time, before they are "
+    "applied: a fill for each channel in the chunk, and a byte read for each element. Runs of 196 and 64 elements "
+    "pay the most; a kernel that takes a channel at a time has not been written."
+)
 TARGETS = [
     Target("soft_threshold", "np.multiply", 1.05, ((16 * K,), (M,), (16 * M,))),
     Target("soft_threshold", "np.multiply", 0.7, ((1000,),)),
@@ -445,18 +488,26 @@ TARGETS = [
     *(Target(function, "limit", 1.1, BIG) for function, *_ in UPDATES),
     *(Target(function, "numba", NO_SLOWER) for function, *_ in UPDATES),
     Target("ftrl_step_sparse", "numba", NO_SLOWER),
-    Target("dropout p=0.5", "np.multiply", 1.3, MIDDLE),
-    Target("dropout p=0.1", "np.multiply", 1.8, MIDDLE),
-    Target("dropout p=0.5", "np.multiply", 1.15, BIG),
-    Target("dropout p=0.1", "np.multiply", 1.15, BIG),
-    Target("dropout p=0.5", "torch", 1 / 50, MIDDLE + BIG),
-    Target("dropout p=0.1", "torch", 1 / 50, MIDDLE + BIG),
-    Target("dropout_backward p=0.5", "np.multiply", 1.3, MIDDLE),
-    Target("dropout_backward p=0.1", "np.multiply", 1.8, MIDDLE),
-    Target("dropout_backward p=0.5", "np.multiply", 1.15, BIG),
-    Target("dropout_backward p=0.1", "np.multiply", 1.15, BIG),
-    Target("dropout_backward p=0.5", "torch", 1 / 50, MIDDLE + BIG),
-    Target("dropout_backward p=0.1", "torch", 1 / 50, MIDDLE + BIG),
+    *(
+        target
+        for function in ("dropout", "dropout_backward")
+        for target in (
+            Target(f"{function} p=0.5", "np.multiply", 1.3, MIDDLE),
+            Target(f"{function} p=0.1", "np.multiply", 1.8, MIDDLE),
+            *(Target(f"{function} p={p}", "np.multiply", 1.15, BIG) for p in (0.5, 0.1)),
+        )
+    ),
+    *(Target(f"dropout {what}", "np.multiply", 1.8, MIDDLE) for what in OTHER),
+    # What a user of torch calls; its fastest way, uniform numbers and a comparison, is among the peers too.
+    *(Target(f"dropout p={p}", "torch native", 1 / 50, MIDDLE + BIG) for p in (0.5, 0.1)),
+    Target("dropout of channels", "np.multiply", 1.15, binding=CHANNELS),
+    Target("dropout_mask packed p=0.5", "row dropout_mask boolean p=0.5", 1 / 2, MIDDLE),
+    Target("dropout_mask packed p=0.1", "row dropout_mask boolean p=0.1", 1 / 2, MIDDLE, binding=PACKED),
+    *(
+        Target(row, library, NO_SLOWER)
+        for row in ("dropconnect", "dropconnect_backward")
+        for library in ("numpy", "torch", "jax")
+    ),
     Target("batch_norm training", "row batch_norm inference", 1.3, IMAGES[:3]),
     Target("batch_norm training", "torch", 1 / 6, IMAGES[:3]),
     Target("batch_norm training", "torch", 1 / 1.5, IMAGES[3:]),

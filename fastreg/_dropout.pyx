@@ -319,8 +319,10 @@ def dropout_mask(shape, p=0.5, *, seed, offset=0, axis=None, packed=False, start
 
 # ---- DropConnect: a linear layer whose weights are dropped ---------------------------------------------------------
 #
-# The masked weights are made by blocks of rows, each as the product is about to need it, and never as a whole. The
-# products are BLAS's, through NumPy, of operands that are always C-contiguous, so that a layout changes no bit.
+# The masked weights are made by blocks of rows, each as the product is about to need it, and never as a whole: 1 MB of
+# f32, which stays in the second-level cache. For 64 samples and 4096 × 4096 weights on one core: 55 ms; with blocks of
+# 2^16 weights 72, of 2^20 57, all at once 79; the product alone 59. The products are BLAS's, through NumPy, of operands
+# that are always C-contiguous, so that a layout changes no bit.
 
 
 cdef ndarray linear_input(object x, str name):

@@ -1,6 +1,7 @@
 """What dropout alone promises: known answers, a frozen mapping, exact decisions, parts that equal the whole."""
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,38 @@ def test_decisions_are_those_of_the_mapping(isa, p):
         assert mask.tolist() == [is_kept(start + i, p, seed, offset) for i in range(600)]
 
 
+@every_isa
+@pytest.mark.parametrize(("p", "edge"), [(0.3, 2**36), (0.5, 2**39), (0.3, 2**62), (0.5, 2**62)])
+def test_counters_carry_into_their_upper_word(isa, p, edge):
+    """2^32 counters are 2^36 bytes: decisions of bytes, or eight times as many bits, on both sides; odd starts too."""
+    runtime._use_isa(isa)
+    for before, n in (9000, 18_000), (4095, 8192), (3, 70):
+        start = edge - before
+        mask = fastreg.dropout_mask(n, p, seed=6, offset=2**32, start=start)
+        for i in [*range(max(0, before - 40), before + 40), *range(0, n, 997)]:
+            assert mask[i] == is_kept(start + i, p, 6, 2**32), (start, i)
+        x = np.ones(n, np.float32)
+        assert np.array_equal(fastreg.dropout(x, p, seed=6, offset=2**32, start=start) != 0, mask)
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.5, 0.3, 0.25])
+def test_wherever_an_array_begins(isa, dtype, p):
+    """Vectors begin where lines of the output do: every place in a line, in place or not, ties and all."""
+    runtime._use_isa(isa)
+    n, scale = 5000, dtype(1 / (1 - p))
+    mask = fastreg.dropout_mask(n, p, seed=12)
+    values = np.random.default_rng(0).standard_normal(n).astype(dtype)
+    wanted = np.where(mask, values * scale, 0)
+    room = np.empty(n + 20, dtype)
+    for lead in range(17):
+        out = room[lead : lead + n]
+        assert np.array_equal(fastreg.dropout(values, p, seed=12, out=out), wanted), lead
+        out[...] = values
+        assert np.array_equal(fastreg.dropout(out, p, seed=12, out=out), wanted), lead
+
+
 def ties(n, p, seed, offset=0, start=0):
     """Indices whose first byte is that of the threshold: the first byte is known from two masks of 8-bit p."""
     byte = round(p * 2**32) >> 24
@@ -142,7 +175,18 @@ def test_parts_are_parts_of_the_whole(p, cut):
     packed = fastreg.dropout_mask(n - cut, p, seed=9, start=cut, packed=True)
     assert np.array_equal(packed, np.packbits(whole[cut:]))
     x = np.arange(1.0, n + 1)
-    assert np.array_equal(fastreg.dropout(x[cut:], p, seed=9, start=cut), fastreg.dropout(x, p, seed=9)[cut:])
+    for function in fastreg.dropout, fastreg.dropout_backward:
+        assert np.array_equal(function(x[cut:], p, seed=9, start=cut), function(x, p, seed=9)[cut:])
+
+
+@pytest.mark.parametrize("offset", [2**32 - 1, 2**32, 2**64 - 1])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_parts_of_channels_are_parts_of_the_whole(p, offset):
+    """A batch of 40 images over two machines: `start` counts decisions, one a channel."""
+    x = np.ones((40, 6, 3, 3), np.float32)
+    stream = {"p": p, "seed": 2**64 - 1, "offset": offset, "axis": (0, 1)}
+    parts = [fastreg.dropout(x[a:b], **stream, start=6 * a) for a, b in ((0, 17), (17, 40))]
+    assert np.array_equal(np.concatenate(parts), fastreg.dropout(x, **stream))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -259,6 +303,21 @@ def test_dropconnect_in_blocks_is_the_whole_product():
     assert np.array_equal(by_x, grad @ masked)
     assert np.array_equal(by_weight, 2 * fastreg.dropout_mask(weight.shape, 0.5, seed=3, offset=1) * (grad.T @ x))
     assert np.array_equal(by_bias, grad.sum(0))
+
+
+def test_dropconnect_holds_a_block():
+    """Of 64 MB of weights no more than a block of 1 MB is ever masked; its mask is nowhere."""
+    x, weight, grad = np.ones((2, 4096), np.float32), np.ones((4096, 4096), np.float32), np.ones((2, 4096), np.float32)
+    most = 1.25 * 2**20
+    tracemalloc.start()
+    try:
+        fastreg.dropconnect(x, weight, p=0.3, seed=1)
+        assert tracemalloc.get_traced_memory()[1] < most
+        tracemalloc.reset_peak()
+        fastreg.dropconnect_backward(grad, x, weight, 0.3, seed=1)
+        assert tracemalloc.get_traced_memory()[1] < weight.nbytes + most  # the gradient by the weights, and a block
+    finally:
+        tracemalloc.stop()
 
 
 def test_dropconnect_gradients_are_the_differences():
