@@ -824,7 +824,9 @@ def channels(x):
 
 
 @peer("batch_norm", "numpy")
-def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, activation=None, out=None):
+    if activation:
+        return None
     axes, wide = channels(x)
     n = x.size // x.shape[1]
 
@@ -846,7 +848,9 @@ def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, traini
 
 
 @peer("batch_norm", "numba")
-def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, activation=None, out=None):
+    if activation:
+        return None
     if training:
 
         @njit
@@ -922,13 +926,18 @@ def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, traini
 
 
 @peer("batch_norm", "torch")
-def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, activation=None, out=None):
     args = tensors(x, running_mean, running_var, weight, bias)
-    return Call(torch().nn.functional.batch_norm, *args, training, momentum, eps)
+    norm = torch().nn.functional.batch_norm
+    if activation:
+        return Call(lambda: norm(*args, training, momentum, eps).relu_())
+    return Call(norm, *args, training, momentum, eps)
 
 
 @peer("batch_norm", "torch out=")
-def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, activation=None, out=None):
+    if activation:
+        return None
     args = tensors(x, weight, bias, running_mean, running_var)
     saved = tensors(np.empty_like(weight), np.empty_like(weight))
     outs = dict(zip(("out", "save_mean", "save_invstd"), [*tensors(out), *saved], strict=True))
@@ -936,7 +945,7 @@ def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, traini
 
 
 @peer("batch_norm", "jax")
-def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, out=None):
+def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, training=False, activation=None, out=None):
     axes, wide = channels(x)
     n = x.size // x.shape[1]
 
@@ -949,6 +958,8 @@ def _(x, running_mean, running_var, weight, bias, eps=1e-5, momentum=0.1, traini
             running_var = (1 - momentum) * running_var + momentum * n / (n - 1) * var
         scale = weight / jax().numpy.sqrt(var + eps)
         y = x * scale.reshape(wide) + (bias - mean * scale).reshape(wide)
+        if activation:
+            y = jax().nn.relu(y)
         return y, running_mean, running_var
 
     return donating(forward, (out, running_mean, running_var), x, weight, bias)

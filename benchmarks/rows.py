@@ -118,7 +118,7 @@ def rows(*names):
     """Arguments of layer_norm or rms_norm over the last axis, and of their backward."""
 
     def inputs(rng, shape, dtype):
-        x = rng.standard_normal(shape, dtype=dtype) + dtype(1)
+        x = rng.standard_normal(shape, dtype=dtype) + dtype.type(1)
         arrays = {"grad": rng.standard_normal(shape, dtype=dtype), "x": x}
         arrays["mean"] = x.mean(-1)
         square = x.var(-1) if "mean" in names else np.square(x).mean(-1)
@@ -133,7 +133,7 @@ def groups(number, *names):
     """Arguments of group_norm (0: instance_norm), and of their backward."""
 
     def inputs(rng, shape, dtype):
-        x = rng.standard_normal(shape, dtype=dtype) + dtype(1)
+        x = rng.standard_normal(shape, dtype=dtype) + dtype.type(1)
         grouped = x.reshape(shape[0], number or shape[1], -1)
         arrays = {"grad": rng.standard_normal(shape, dtype=dtype), "x": x, "mean": grouped.mean(-1)}
         arrays["rstd"] = ((grouped.var(-1) + 1e-5) ** -0.5).astype(dtype)
