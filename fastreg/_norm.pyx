@@ -56,10 +56,12 @@ cdef extern from "fastreg.h":
         double *sums
         double *wide_mean
         double *wide_var
+        void *line
         unsigned char *pending
         double momentum
         double eps
         int64_t count
+        int64_t channels
         int64_t width
         int64_t blocks
         int columns
@@ -90,13 +92,16 @@ cdef extern from "fastreg.h":
         double *g_mean
         double *slope
         double *sums
+        void *line
         int64_t count
+        int64_t channels
         int64_t width
         int64_t blocks
         int columns
         int training
         int relu
         int stream
+        int wide
         int only_mean
 
     ctypedef struct batch_norm_backward_step_args "batch_norm_backward_sums_args":
@@ -143,6 +148,8 @@ cdef enum:
     # Runs shorter than this are not worth reading on their own: a sweep through all channels for the statistics and
     # another for the result is faster, though it reads twice.
     LONG_RUN = 1 << 12  # bytes
+    LINE = 64  # bytes of the cache
+    FEW = 32  # values a channel, below which every term of a sum is widened
     # Where the result is larger than the caches, it goes past them.
     STREAM_FROM = 1 << 24  # bytes
     STREAM_RUN = 1 << 11
@@ -388,7 +395,8 @@ def batch_norm(
     a.count = size // channels if channels else 0
     a.blocks = blocks_of(&x_slices, a.columns) if size else 0
     a.stream = streams(&out_slices, Y)
-    a.wide = not a.training and np.PyArray_TYPE(RM) != np.PyArray_TYPE(X)
+    a.wide = a.count < FEW if a.training else np.PyArray_TYPE(RM) != np.PyArray_TYPE(X)
+    a.channels = channels
     a.last_pass = 0
     a.wide_mean = a.wide_var = NULL
     a.weight = data_of(W)
@@ -398,7 +406,7 @@ def batch_norm(
     step.job = &a
 
     item = np.PyArray_ITEMSIZE(X)
-    work = <char *>malloc(<size_t>(8 * columns * (1 + 2 * a.blocks) * a.training + 4 * 8 * columns + (2 * item + 1) * channels + 1))
+    work = <char *>malloc(<size_t>(8 * columns * (1 + 2 * a.blocks) * a.training + (8 + item) * 4 * columns + (2 * item + 1) * channels + LINE))
     if work is NULL:
         raise MemoryError()
     try:
@@ -430,15 +438,21 @@ cdef ndarray apart(ndarray x, ndarray written):
 
 
 cdef void divide_work(batch_norm_args *a, char *work, int64_t columns, int64_t channels, int64_t item) noexcept:
-    a.provisional = <double *>work
-    a.sums = a.provisional + columns * a.training
-    a.hi = a.sums + 2 * columns * a.blocks * a.training
+    """What vectors are loaded from begins with a line of the cache."""
+    a.line = line_of_cache(work)
+    a.hi = <double *>(<char *>a.line + 4 * item * columns)
     a.lo = a.hi + columns
     a.scale = a.lo + columns
     a.shift = a.scale + columns
-    a.mean = a.shift + columns
+    a.provisional = a.shift + columns
+    a.sums = a.provisional + columns * a.training
+    a.mean = a.sums + 2 * columns * a.blocks * a.training
     a.rstd = <char *>a.mean + item * channels
     a.pending = <unsigned char *>a.rstd + item * channels
+
+
+cdef void *line_of_cache(void *work) noexcept:
+    return <void *>((<size_t>work + LINE - 1) // LINE * LINE)
 
 
 cdef int find_statistics(
@@ -449,7 +463,7 @@ cdef int find_statistics(
     memset(a.pending, 1, <size_t>channels)
     over_items(KERNEL_batch_norm_start, dtype, step, channels, 1024, columns * 8)
     for turn in range(3):
-        a.wide = turn > 0
+        a.wide = turn > 0 or a.count < FEW
         a.last_pass = turn == 2
         sum_blocks(KERNEL_batch_norm_sums, dtype, step, x, a.columns, a.blocks, size)
         finish(KERNEL_batch_norm_finish, dtype, step, channels, a.width, a.blocks)
@@ -561,6 +575,8 @@ def batch_norm_backward(grad, x, mean, rstd, weight=None, *, bias=None, axis=1, 
     columns = x_slices.inner if a.columns else channels
     a.width = columns // channels
     a.count = size // channels
+    a.channels = channels
+    a.wide = a.count < FEW
     a.blocks = blocks_of(&x_slices, a.columns)
     a.stream = streams(&out_slices, GX)
     a.mean = np.PyArray_DATA(M)
@@ -572,19 +588,20 @@ def batch_norm_backward(grad, x, mean, rstd, weight=None, *, bias=None, axis=1, 
     step.job = &a
 
     item = np.PyArray_ITEMSIZE(X)
-    work = <double *>malloc(<size_t>(8 * columns * (3 * a.blocks + 7)))
+    work = <double *>malloc(<size_t>(8 * columns * (4 * a.blocks + 7) + 5 * item * columns + LINE))
     if work is NULL:
         raise MemoryError()
     try:
-        a.sums = work
-        a.k = a.sums + 3 * columns * a.blocks
+        a.line = line_of_cache(work)
+        a.k = <double *>(<char *>a.line + 5 * item * columns)
         a.hi = a.k + columns
         a.lo = a.hi + columns
         a.scale = a.lo + columns
         a.shift = a.scale + columns
         a.g_mean = a.shift + columns
         a.slope = a.g_mean + columns
-        if not a.columns and one_pass(&x_slices, a.count * item, size):
+        a.sums = a.slope + columns
+        if not a.columns and one_pass(&x_slices, 2 * a.count * item, size):
             a.only_mean = 0
             over_items(KERNEL_batch_norm_backward, dtype, &a, channels, max(<int64_t>1, channels // 16), size)
         else:
@@ -661,11 +678,12 @@ def batch_norm_stats(x, *, axis=1):
     columns = slices.inner if a.columns else channels
     a.width = columns // channels
     a.count = size // channels
+    a.channels = channels
     a.blocks = blocks_of(&slices, a.columns)
     a.wide_mean = <double *>np.PyArray_DATA(M)
     a.wide_var = <double *>np.PyArray_DATA(V)
     step.job = &a
-    work = <char *>malloc(<size_t>(8 * columns * (1 + 2 * a.blocks) + 4 * 8 * columns + (2 * item + 1) * channels))
+    work = <char *>malloc(<size_t>(8 * columns * (1 + 2 * a.blocks) + (8 + item) * 4 * columns + (2 * item + 1) * channels + LINE))
     if work is NULL:
         raise MemoryError()
     try:
