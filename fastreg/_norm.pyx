@@ -119,6 +119,7 @@ cdef extern from "fastreg.h":
         double eps
         int64_t segment
         int rms
+        int stream
 
     ctypedef struct layer_norm_backward_args:
         const fastreg_slices *x
@@ -137,6 +138,7 @@ cdef extern from "fastreg.h":
         int64_t parameters
         int64_t width
         int training
+        int stream
 
     ctypedef struct layer_norm_backward_finish_args:
         const layer_norm_backward_args *job
@@ -883,6 +885,7 @@ cdef object normalise_slices(
         a.wide_var = <double *>data_of(wide_var)
         a.eps = eps
         a.rms = rms
+        a.stream = streams(&out_slices, Y)
         items = x_slices.outer * x_slices.channels
         over_items(KERNEL_layer_norm, dtype_of(X), &a, items, max(<int64_t>1, TASK // x_slices.inner), size)
     elif stats:
@@ -959,6 +962,7 @@ cdef tuple slice_gradients(
     a.grad_weight = np.PyArray_DATA(GW)
     a.grad_bias = <void *>data_of(GB)
     a.training = training
+    a.stream = streams(&out_slices, GX)
     step.job = &a
     work = <double *>malloc(<size_t>(16 * (a.parameters * a.blocks + segments)))
     if work is NULL:
