@@ -408,7 +408,9 @@ def batch_norm(
     step.job = &a
 
     item = np.PyArray_ITEMSIZE(X)
-    work = <char *>malloc(<size_t>(8 * columns * (1 + 2 * a.blocks) * a.training + (8 + item) * 4 * columns + (2 * item + 1) * channels + LINE))
+    work = <char *>malloc(<size_t>(
+        8 * columns * (1 + 2 * a.blocks) * a.training + (8 + item) * 4 * columns + (2 * item + 1) * channels + LINE
+    ))
     if work is NULL:
         raise MemoryError()
     try:
