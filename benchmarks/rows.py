@@ -466,6 +466,23 @@ CHANNELS = (
     "applied: a fill for each channel in the chunk, and a byte read for each element. Runs of 196 and 64 elements "
     "pay the most; a kernel that takes a channel at a time has not been written."
 )
+SWEEPS = (
+    "where runs of a channel are shorter than a page, memory is read twice: once for the sums, once for the result. "
+    "Reading it once, channel by channel, was slower in every arrangement tried (1 to 8 channels together, prefetches "
+    "to either cache). Sums are kept by channel: each short run loads and stores its 16 lanes of doubles, and a "
+    "conversion to double takes two of the adders' turns"
+)
+STEPS = (
+    "five steps of a few microseconds each; a square root and six quotients a channel in the step between the sweeps"
+)
+TURNS = (
+    "sums and result of a slice take turns, and while one is computed the other's memory waits; prefetching the next "
+    "slices helped, four rows side by side did not. Elements' own parameters keep the last pass in double"
+)
+SHORT = (
+    "slices of some hundred elements: the sums' way from lanes to scalars, a square root and quotients cost as much as "
+    "the elements do; backward walks a group through the samples, whose slices are not neighbours"
+)
 TARGETS = [
     Target("soft_threshold", "np.multiply", 1.05, ((16 * K,), (M,), (16 * M,))),
     Target("soft_threshold", "np.multiply", 0.7, ((1000,),)),
@@ -508,15 +525,19 @@ TARGETS = [
         for row in ("dropconnect", "dropconnect_backward")
         for library in ("numpy", "torch", "jax")
     ),
-    Target("batch_norm training", "row batch_norm inference", 1.3, IMAGES[:3]),
-    Target("batch_norm training", "torch", 1 / 6, IMAGES[:3]),
-    Target("batch_norm training", "torch", 1 / 1.5, IMAGES[3:]),
-    Target("batch_norm_backward", "torch", 1 / 2),
+    Target("batch_norm training", "row batch_norm inference", 1.3, IMAGES[:3], binding=SWEEPS),
+    Target("batch_norm training", "torch", 1 / 6, IMAGES[:3], binding=SWEEPS),
+    Target("batch_norm training", "torch", 1 / 1.5, IMAGES[3:], binding=STEPS),
+    Target("batch_norm_backward", "torch", 1 / 2, binding=SWEEPS),
     Target("batch_norm training with ReLU", "row batch_norm training", NO_SLOWER),
-    *(Target(f"{kind}_norm over {n}", "torch", 1 / 1.5) for kind in ("layer", "rms") for n in (768, 1024)),
-    *(Target(f"{kind}_norm_backward", "torch", 1 / 2) for kind in ("layer", "rms", "instance")),
-    *(Target(f"group_norm {n} groups", "torch", 1 / 1.5) for n in (8, 32)),
-    *(Target(f"group_norm_backward {n} groups", "torch", 1 / 2) for n in (8, 32)),
+    *(
+        Target(f"{kind}_norm over {n}", "torch", 1 / 1.5, binding=TURNS)
+        for kind in ("layer", "rms")
+        for n in (768, 1024)
+    ),
+    *(Target(f"{kind}_norm_backward", "torch", 1 / 2, binding=TURNS) for kind in ("layer", "rms", "instance")),
+    *(Target(f"group_norm {n} groups", "torch", 1 / 1.5, binding=SHORT) for n in (8, 32)),
+    *(Target(f"group_norm_backward {n} groups", "torch", 1 / 2, binding=SHORT) for n in (8, 32)),
     Target("instance_norm", "torch", 1 / 1.5),
     *(Target(f"{loss} with gradient", "limit", 1.1, MIDDLE + BIG, binding=KEPT) for loss in LOSSES[:4]),
     *(Target(loss, "limit", 1.1, MIDDLE + BIG, binding=CHUNKS) for loss in LOSSES[:4]),

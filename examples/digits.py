@@ -2,8 +2,8 @@
 
 A three-layer network learns 100 of scikit-learn's 1,797 handwritten digits, far too few for its 17,000 weights, and is
 asked about the others. Without help it knows its hundred by heart and misses one in seven or eight of the others; eight
-runs show what each regulariser changes. Matrix products are NumPy's; weight decay, L1, dropout, batch normalisation and
-the loss are fastreg's.
+runs show what each regulariser changes. Matrix products are NumPy's; weight decay, L1 and the loss are fastreg's
+functions, dropout and batch normalisation the layers of fastreg.nn.
 
     python examples/digits.py                     a table here, a picture in digits.png
     python examples/digits.py --seeds 2           the same in a hurry
@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,9 +29,7 @@ from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
 import fastreg
-from fastreg import reference
-
-BACKEND = fastreg
+from fastreg import nn, reference
 
 TRAIN, BATCH, EPOCHS = 100, 10, 300
 SIZES = (64, 128, 64, 10)  # pixels, two hidden layers, one output a digit
@@ -63,31 +62,36 @@ RUNS = (
 class Network:
     """64 pixels, two hidden layers of ReLUs, ten linear outputs, trained by gradient descent with momentum."""
 
-    def __init__(self, run, seed, backend=BACKEND):
-        self.run, self.seed, self.backend, self.steps = run, seed, backend, 0
-        self.params, self.running = {}, {}
+    def __init__(self, run, seed, backend=fastreg):
+        self.run, self.backend = run, backend
+        self.params, self.norms, self.dropouts = {}, {}, {}
         rng = np.random.default_rng(seed)
         for k, (n, m) in enumerate(pairwise(SIZES)):
             self.params["weight", k] = rng.normal(0, np.sqrt(2 / n), (n, m)).astype(np.float32)
-            self.params["bias", k] = np.zeros(m, np.float32)
             if run.batch_norm and k in HIDDEN:
-                self.params["scale", k] = np.ones(m, np.float32)
-                self.running[k] = np.zeros(m, np.float32), np.ones(m, np.float32)
+                self.norms[k] = nn.BatchNorm(m, activation="relu")
+                self.params["scale", k], self.params["bias", k] = self.norms[k].params.values()
+            else:
+                self.params["bias", k] = np.zeros(m, np.float32)
+            if run.dropout and k in HIDDEN:
+                self.dropouts[k] = nn.Dropout(DROPOUT, seed=len(HIDDEN) * seed + k, mode=run.dropout)
         self.momenta = {key: np.zeros_like(param) for key, param in self.params.items()}
 
     def predict(self, x):
         """The digit of each row of x: its largest output, with nothing dropped."""
+        for layer in (*self.norms.values(), *self.dropouts.values()):
+            layer.eval()
         for k in HIDDEN:
-            x, _ = self._forward(k, x, training=False)
+            x = self._forward(k, x)
+        for layer in (*self.norms.values(), *self.dropouts.values()):
+            layer.train()
         return self._output(x).argmax(axis=1)
 
     def train_step(self, x, onehot):
         """Learn one batch; returns its loss."""
-        inputs, traces, grads = [x], [], {}
+        inputs, grads = [x], {}
         for k in HIDDEN:
-            y, trace = self._forward(k, inputs[-1], training=True)
-            inputs.append(y)
-            traces.append(trace)
+            inputs.append(self._forward(k, inputs[-1]))
 
         # The textbook's loss is the squared error. Smooth L1 is just that, ½d², up to |d| = 1, which is as far as an
         # output usually is from a one-hot target; beyond, an odd digit pulls no harder than with slope 1.
@@ -98,7 +102,7 @@ class Network:
         grads["bias", last] = g.sum(axis=0)
         for k in reversed(HIDDEN):
             grads["weight", k + 1] = inputs[k + 1].T @ g
-            g = self._backward(k, g @ self.params["weight", k + 1].T, traces[k], grads)
+            g = self._backward(k, g @ self.params["weight", k + 1].T, inputs[k + 1], grads)
         grads["weight", 0] = x.T @ g
         self._update(grads)
         return loss
@@ -106,44 +110,23 @@ class Network:
     def _output(self, x):
         return x @ self.params["weight", len(HIDDEN)] + self.params["bias", len(HIDDEN)]
 
-    def _forward(self, k, x, training):
-        """Hidden layer k; also returns what its backward pass wants to know."""
-        z, bias = x @ self.params["weight", k], self.params["bias", k]
-        if self.run.batch_norm:
-            y, mean, rstd = self.backend.batch_norm(
-                z,
-                *self.running[k],
-                self.params["scale", k],
-                bias,
-                training=training,
-                activation="relu",
-                return_stats=True,
-            )
-            trace = z, mean, rstd
-        else:
-            y = trace = np.maximum(z + bias, 0)
-        if self.run.dropout:
-            y = self.backend.dropout(y, training=training, **self._dropout(k))
-        return y, trace
+    def _forward(self, k, x):
+        """Hidden layer k: its matrix product, batch norm or a bias, the ReLU, dropout."""
+        z = x @ self.params["weight", k]
+        y = self.norms[k](z) if k in self.norms else np.maximum(z + self.params["bias", k], 0)
+        return self.dropouts[k](y) if k in self.dropouts else y
 
-    def _backward(self, k, g, trace, grads):
-        """From the gradient by layer k's output to that by its matrix product; notes those of bias and scale."""
-        if self.run.dropout:
-            g = self.backend.dropout_backward(g, **self._dropout(k))
-        bias = self.params["bias", k]
-        if self.run.batch_norm:
-            g, grads["scale", k], grads["bias", k] = self.backend.batch_norm_backward(
-                g, *trace, self.params["scale", k], bias=bias, activation="relu"
-            )
-        else:
-            g = g * (trace > 0)
-            grads["bias", k] = g.sum(axis=0)
+    def _backward(self, k, g, y, grads):
+        """From the gradient by y, which layer k gave, to that by its matrix product; notes those of bias and scale."""
+        if k in self.dropouts:
+            g = self.dropouts[k].backward(g)
+        if k in self.norms:
+            g = self.norms[k].backward(g)
+            grads["scale", k], grads["bias", k] = self.norms[k].grads.values()
+            return g
+        g = g * (y > 0)  # where y was dropped, g is 0 already
+        grads["bias", k] = g.sum(axis=0)
         return g
-
-    def _dropout(self, k):
-        """No mask is kept: the backward pass draws the same one again. Every layer and step has its own offset."""
-        offset = self.steps * len(HIDDEN) + k
-        return {"p": DROPOUT, "seed": self.seed, "offset": offset, "mode": self.run.dropout}
 
     def _update(self, grads):
         for key, grad in grads.items():
@@ -157,7 +140,6 @@ class Network:
                 weight_decay=self.run.weight_decay if decayed else 0.0,
                 l1=self.run.l1 if decayed else 0.0,
             )
-        self.steps += 1
 
     def weights(self):
         return np.concatenate([param.ravel() for (kind, _), param in self.params.items() if kind == "weight"])
@@ -230,20 +212,25 @@ def learn(run, seed):
     return train, test, network.weights()
 
 
+# The layers' arithmetic, for which fastreg.reference has the same names.
+LAYERS = ("batch_norm", "batch_norm_backward", "dropout", "dropout_backward")
+
+
 def time_epoch(run, repeats=20):
-    """Seconds an epoch, of BACKEND and of fastreg.reference.
+    """Seconds an epoch, of fastreg and of fastreg.reference.
 
     They take turns batch by batch, and the median step counts: on a busy machine a whole epoch is seldom left in peace.
     """
     data = Data(0)
-    networks = [Network(run, 0, backend) for backend in (BACKEND, reference)]
+    networks = [Network(run, 0, backend) for backend in (fastreg, reference)]
     steps: list[list[float]] = [[], []]
     for _ in range(repeats):
         for batch in data.batches():
             for network, taken in zip(networks, steps, strict=True):
-                start = time.perf_counter()
-                network.train_step(*batch)
-                taken.append(time.perf_counter() - start)
+                with patch.multiple(nn, **{name: getattr(network.backend, name) for name in LAYERS}):
+                    start = time.perf_counter()
+                    network.train_step(*batch)
+                    taken.append(time.perf_counter() - start)
     return (TRAIN // BATCH * median(taken) for taken in steps)
 
 

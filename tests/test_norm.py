@@ -59,8 +59,7 @@ def example(shape, dtype, ratio=0.0, seed=0):
     return x, weight, bias, np.asarray(rng.standard_normal(shape), dtype)
 
 
-# Worst case of the last pass, in half units: x − hi, − lo, the rounding of scale, the product, the sum: five, of which
-# two meet an element with luck against them. f64 adds the sums' own rounding.
+# Of the last pass in f32: x − hi, the product and the sum, 1 + ½ + ½ (norm.inc, line_of). f64 adds the sums' rounding.
 BOUND = {np.float32: 2, np.float64: 8}
 
 
@@ -82,6 +81,83 @@ def test_batch_norm_is_exact_for_any_mean(dtype, ratio, shape):
         # With two or three values a channel, the gradient is what little is left of these terms.
         along = (1, -1) + (1,) * (x.ndim - 2)
         assert ulps(grads[0], wanted[3], grad * (weight * wanted[2]).reshape(along)) <= BOUND[dtype]
+
+
+STRANGE = {
+    "large bias": {"bias": 1e4},
+    "bias beyond f32's range of quotients": {"bias": 1e30, "weight": 1e-8},
+    "no weight left": {"weight": 0.0},
+    "tiny weight": {"weight": 1e-36},
+    "huge values": {"x": 1e30},
+    "tiny values": {"x": 1e-30},
+    "gradient like a constant": {"level": 1e3},
+    "gradient like x": {"slope": 1.0},
+    "huge gradient": {"grad": 1e25},
+}
+
+
+@pytest.mark.parametrize("shape", [(90, 4), (3, 4, 70), (2, 4, 5000), (40, 4, 3)], ids=str)
+@pytest.mark.parametrize("case", STRANGE.values(), ids=STRANGE)
+def test_f32_is_exact_where_its_own_arithmetic_would_not_be(case, shape):
+    """Channels whose last pass has to be in double, among others. eps = 0, so that all scales are alike."""
+    x, weight, bias, grad = example(shape, np.float32, 0.5)
+    odd = np.s_[:, 1::2]
+    x[odd] *= np.float32(case.get("x", 1))
+    weight[1::2] *= np.float32(case.get("weight", 1))
+    bias[1::2] *= np.float32(case.get("bias", 1))
+    grad[odd] = grad[odd] * np.float32(case.get("grad", 1)) + np.float32(case.get("level", 0))
+    grad[odd] += np.float32(case.get("slope", 0)) * 3 * x[odd]
+    wanted = oracle(x, weight, bias, grad, eps=0.0)
+    y, mean, rstd = fastreg.batch_norm(x, None, None, weight, bias, training=True, eps=0.0, return_stats=True)
+    grads = fastreg.batch_norm_backward(grad, x, mean, rstd, weight)
+    along = (1, -1) + (1,) * (x.ndim - 2)
+    terms = grad * (weight * wanted[2]).reshape(along)
+    for c in range(4):
+        assert ulps(y[:, c], wanted[0][:, c]) <= BOUND[np.float32]
+        assert ulps(grads[0][:, c], wanted[3][:, c], terms[:, c]) <= BOUND[np.float32]
+        assert ulps(grads[2][c : c + 1], wanted[5][c : c + 1], np.abs(grad[:, c]).sum()) <= 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of ru_maxrss")
+@pytest.mark.parametrize("layout", ["C", "F", "reversed", "every other"])
+def test_no_temporary_is_as_large_as_the_input(layout):
+    """In a process of its own: the most memory it ever held, over x, grad, out and the gradient that is returned."""
+    program = f"""
+import resource
+import numpy as np
+import fastreg
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def array(value):
+    shape = (64, 64, 60, 62 if {layout!r} == "every other" else 31)
+    a = np.full(shape, value, np.float32, order="F" if {layout!r} == "F" else "C")
+    a[::2] += 1
+    return {{"reversed": a[::-1, :, ::-1], "every other": a[..., ::2]}}.get({layout!r}, a)
+
+fastreg.set_num_threads(2)
+x, grad, out = array(1.0), array(2.0), array(0.0)
+stats = np.ones(64, np.float32), np.ones(64, np.float32)
+for axis in (1, -3):
+    before = peak()
+    fastreg.batch_norm(x, training=True, axis=axis, activation="relu", out=out)
+    fastreg.batch_norm(x, *stats, axis=axis, out=out)
+    fastreg.layer_norm(x, (64, 60, 31), out=out)
+    fastreg.group_norm(x, 8, out=out)
+    fastreg.instance_norm(x, out=out)
+    fastreg.batch_norm_stats(x, axis=axis)
+    assert peak() - before < x.nbytes // 4, (axis, peak() - before, x.nbytes)
+before = peak()
+fastreg.batch_norm_backward(grad, x, *stats)
+assert peak() - before < x.nbytes * 5 // 4, (peak() - before, x.nbytes)
+for backward, shape in ((fastreg.layer_norm_backward, (64, 64, 60)), (fastreg.group_norm_backward, (64, 8)),
+                        (fastreg.instance_norm_backward, (64, 64))):
+    ones = np.ones(shape, np.float32)
+    backward(grad, x, ones, ones)
+    assert peak() - before < x.nbytes * 5 // 4, (backward, peak() - before, x.nbytes)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 @every_dtype
