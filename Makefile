@@ -42,6 +42,12 @@ bench: $(VENV)/.bench ## fastreg against its peers and the machine's limit (benc
 statistics: $(VENV)/.built ## rates, correlations and dieharder on dropout's decisions (benchmarks/STATISTICS.md)
 	$(BIN)/python benchmarks/decisions.py
 
+wheel: $(VENV)/.wheel ## build sdist and wheel, and test the one wheel on every CPython here
+	$(BIN)/python packaging/wheel.py
+
+test-aarch64: $(VENV)/.built ## the tests on another architecture, under qemu (Debian: gcc-aarch64-linux-gnu, qemu-user-static)
+	PYTHON=$(CURDIR)/$(BIN)/python packaging/aarch64.sh
+
 clean: ## leave nothing but what git knows
 	rm -rf $(VENV) build dist *.egg-info fastreg/*.c fastreg/*.so .pytest_cache .hypothesis .ruff_cache
 
