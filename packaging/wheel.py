@@ -81,7 +81,9 @@ def use(wheel: Path, version: str, python: str, arguments: list[str]) -> None:
     run(own, "-m", "pip", "install", "--quiet", wheel)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FASTREG"))}
     took = "import time, numpy; t = time.perf_counter(); import fastreg; print(time.perf_counter() - t)"
-    once = f"import subprocess as s; print(min(float(s.check_output([{str(own)!r}, '-c', {took!r}])) for _ in range(15)))"
+    once = (
+        f"import subprocess as s; print(min(float(s.check_output([{str(own)!r}, '-c', {took!r}])) for _ in range(15)))"
+    )
     seconds = float(run(own, "-c", once, stdout=subprocess.PIPE, cwd=place, env=clean))
     print(f"CPython {version}: import takes {seconds * 1e3:.1f} ms over NumPy ({MOST_IMPORT * 1e3:.0f} allowed)")
     assert seconds <= MOST_IMPORT

@@ -137,7 +137,8 @@ def test_the_reference_imports_only_numpy():
 
 
 def test_only_numpy_and_the_standard_library_at_run_time():
-    optional = {"threadpools.py": {"threadpoolctl"}, "__main__.py": {"rich"}}  # what each is glad of, or is about
+    # What each is glad of, or is about.
+    optional = {"threadpools.py": {"threadpoolctl"}, "__main__.py": {"rich"}, "thinc_ops.py": {"thinc"}}
     for path in (HOUSE / "fastreg").glob("*.py"):
         allowed = {"", "numpy", "fastreg", *sys.stdlib_module_names} | optional.get(path.name, set())
         assert {module.split(".")[0] for module in imports(path)} <= allowed, path.name
