@@ -23,7 +23,7 @@ test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
 	build/fuzz/fuzz 50000
 
-peers: $(VENV)/.peers ## the tests beside other packages that are too large for `make test`: torch, JAX
+peers: $(VENV)/.peers ## the tests beside other packages that are too large for `make test`: torch, JAX, scikit-learn, thinc
 	$(BIN)/python -m pytest tests/peers
 
 big: $(VENV)/.test ## the tests that need 18 GB: more than 2^31 elements
@@ -45,11 +45,20 @@ statistics: $(VENV)/.built ## rates, correlations and dieharder on dropout's dec
 wheel: $(VENV)/.wheel ## build sdist and wheel, and test the one wheel on every CPython here
 	$(BIN)/python packaging/wheel.py
 
+docs: $(VENV)/.docs ## the site, with pictures made by fastreg (build/docs/index.html)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
+cross: $(VENV)/.cross ## compile the C core for Windows, macOS and musl, and as MSVC would see it
+	PYTHON=$(CURDIR)/$(BIN)/python packaging/cross.sh
+
+test-oldcpu: $(VENV)/.test ## the tests on processors without AVX, and without AVX-512, under qemu (Debian: qemu-user-static)
+	PYTHON=$(CURDIR)/$(BIN)/python packaging/oldcpu.sh
+
 test-aarch64: $(VENV)/.built ## the tests on another architecture, under qemu (Debian: gcc-aarch64-linux-gnu, qemu-user-static)
 	PYTHON=$(CURDIR)/$(BIN)/python packaging/aarch64.sh
 
 clean: ## leave nothing but what git knows
-	rm -rf $(VENV) build dist *.egg-info fastreg/*.c fastreg/*.so .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) build dist docs/made *.egg-info fastreg/*.c fastreg/*.so .pytest_cache .hypothesis .ruff_cache
 
 # ---- set-up ------------------------------------------------------------------------------------------------------
 
@@ -65,7 +74,7 @@ $(VENV)/.built: $(VENV)/.python $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.test $(VENV)/.peers $(VENV)/.demo $(VENV)/.lint: $(VENV)/.%: $(VENV)/.built
+$(VENV)/.test $(VENV)/.peers $(VENV)/.demo $(VENV)/.lint $(VENV)/.wheel $(VENV)/.docs $(VENV)/.cross: $(VENV)/.%: $(VENV)/.built
 	$(BIN)/pip install --quiet --group $*
 	touch $@
 

@@ -1,4 +1,4 @@
-"""Every example in a public docstring and in README.md runs."""
+"""Every example in a public docstring, in README.md and in the guides runs."""
 
 import doctest
 import inspect
@@ -33,11 +33,18 @@ def test_docstring_examples(name):
     run(inspect.getdoc(public()[name]) or "", name)
 
 
-@pytest.mark.parametrize("page", ["README.md"])
+PAGES = ["README.md", "docs/index.md", *(f"docs/guide/{p.name}" for p in sorted((HOUSE / "docs/guide").glob("*.md")))]
+
+
+def blocks(page: str, peers: bool) -> list[str]:
+    """The page's programs: those that need packages which the tests do without (`make peers`), or the others."""
+    found = re.findall(r"^(<!-- peers -->\n)?```python\n(.*?)^```", (HOUSE / page).read_text(), re.M | re.S)
+    return [code for mark, code in found if bool(mark) == peers]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, peers=False)])
 def test_page_examples(page):
-    blocks = re.findall(r"^```python\n(.*?)^```", (HOUSE / page).read_text(), re.M | re.S)
-    assert blocks
-    for block in blocks:
+    for block in blocks(page, peers=False):
         if ">>>" in block:
             run(block, page)
         else:
