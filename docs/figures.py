@@ -145,8 +145,8 @@ def dropout_modes() -> Figure:
             ax.plot([60, 80], [inference] * 2, color=colour, lw=3)
         ax.axvline(60, color="black", lw=0.5)
         ax.set_title(f'mode="{mode}"', fontsize=10)
-        ax.set(xlabel="60 training steps, then inference", ylabel="mean of the output (input 1)", ylim=(0, 1.3))
-        ax.legend(frameon=False, fontsize=8, loc="lower left")
+        ax.set(xlabel="60 training steps, then inference", ylabel="mean of the output (input 1)", ylim=(0, 1.5))
+        ax.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
     return figure
 
 
@@ -271,13 +271,13 @@ def optimisers() -> Figure:
     x, y, _ = regression()
     for l1, colour in zip((0.05, 0.1, 0.2, 0.3), (BLUE, GREEN, ORANGE, RED), strict=True):
         w, zeros = np.zeros(40), []
-        optimiser = optim.Adam([w], lr=0.02, l1=l1)
+        optimiser = optim.SGD([w], lr=0.02, momentum=0.9, l1=l1)
         for _ in range(400):
             optimiser.step([x.T @ (x @ w - y) / len(y)])
             zeros.append(np.count_nonzero(w == 0))
         axes[1].plot(zeros, color=colour, label=f"l1 = {l1}")
     axes[1].legend(frameon=False, fontsize=8)
-    axes[1].set(title="Adam with l1: weights that are exactly zero, of 40", xlabel="step", ylim=(0, 41))
+    axes[1].set(title="SGD with l1: weights that are exactly zero, of 40", xlabel="step", ylim=(0, 41))
     for ax in axes:
         ax.title.set_fontsize(10)
     return figure
@@ -285,14 +285,14 @@ def optimisers() -> Figure:
 
 def distances() -> Figure:
     """Unit balls of the p-norms, and the distance to one point by four metrics."""
-    figure = Figure(figsize=(10, 2.7), layout="constrained")
+    figure = Figure(figsize=(10, 3.0), layout="constrained")
     axes = figure.subplots(1, 5)
     side = np.linspace(-1.3, 1.3, 161)
     grid = np.stack(np.meshgrid(side, side), axis=-1)
     for p, colour in ((0.5, RED), (1, BLUE), (2, GREEN), (4, ORANGE), (np.inf, PURPLE)):
         axes[0].contour(side, side, fastreg.norm(grid, p, axis=-1), levels=[1], colors=[colour])
         axes[0].plot([], [], color=colour, label=f"p = {p}")
-    axes[0].legend(frameon=False, fontsize=6, loc="center")
+    axes[0].legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2)
     axes[0].set_title("norm = 1", fontsize=10)
     for ax, metric in zip(axes[1:], ("euclidean", "manhattan", "chebyshev", "cosine"), strict=True):
         far = fastreg.cdist(grid.reshape(-1, 2), [[0.5, 0.5]], metric=metric).reshape(grid.shape[:2])

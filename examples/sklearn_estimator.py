@@ -35,7 +35,7 @@ class ProximalRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc] #
         penalty = penalties.L1(0.1) if self.penalty is None else self.penalty
         centre = X.mean(axis=0)
         x, target = X - centre, y - y.mean()
-        step = len(y) / max(np.linalg.norm(x, 2) ** 2, np.finfo(float).tiny)
+        step = float(len(y) / max(np.linalg.norm(x, 2) ** 2, np.finfo(float).tiny))
         w = v = np.zeros(x.shape[1])
         t = 1.0
         for n in range(1, self.max_iter + 1):

@@ -452,7 +452,7 @@ def per_slice(*names: str, axes: int = 1, groups: int = 0, rms: bool = False):
         if "rstd" in names:
             square = (wide * wide).mean(over) if rms else wide.var(over)
             arrays["rstd"] = (1 / np.sqrt(square + 1e-5)).astype(dtype)
-        for name in {"weight", "bias"} & set(names):
+        for name in [n for n in ("weight", "bias") if n in names]:
             own = shape[1:2] if groups else shape[len(shape) - axes :]
             arrays[name] = np.asarray(rng.standard_normal(own) + 0.5, dtype)
         if "running" in names:
