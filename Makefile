@@ -42,6 +42,7 @@ bench: $(VENV)/.bench ## fastreg against its peers and the machine's limit (benc
 statistics: $(VENV)/.built ## rates, correlations and dieharder on dropout's decisions (benchmarks/STATISTICS.md)
 	$(BIN)/python benchmarks/decisions.py
 
+.PHONY: docs cross wheel test-oldcpu test-aarch64
 wheel: $(VENV)/.wheel ## build sdist and wheel, and test the one wheel on every CPython here
 	$(BIN)/python packaging/wheel.py
 
