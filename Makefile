@@ -90,7 +90,7 @@ $(VENV)/.bench: $(VENV)/.built
 define sanitized
 FASTREG_SANITIZE=$(1) $(BIN)/python setup.py -q build --build-base build/$@ --build-lib build/$@/lib
 cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -c "import fastreg; assert '$@/lib' in fastreg.__file__"
-cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib $(2) ../../$(BIN)/python -m pytest --capture=sys -p no:cacheprovider ../../tests
+cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib FASTREG_EXAMPLES=$(EXAMPLES) $(2) ../../$(BIN)/python -m pytest --capture=sys -p no:cacheprovider ../../tests
 endef
 
 asan: $(VENV)/.test ## the tests under AddressSanitizer
@@ -98,6 +98,23 @@ asan: $(VENV)/.test ## the tests under AddressSanitizer
 
 ubsan: $(VENV)/.test ## the tests under UndefinedBehaviorSanitizer
 	$(call sanitized,undefined,UBSAN_OPTIONS=print_stacktrace=1)
+
+.PHONY: coverage broken mutation
+# How many examples hypothesis tries for each test: 25 by default.
+EXAMPLES ?= 25
+coverage: $(VENV)/.test ## what the tests run: gcov of the C core for each instruction set and of the Cython, lines of the Python
+	$(BIN)/pip install --quiet coverage
+	rm -rf build/coverage
+	FASTREG_COVERAGE=1 $(BIN)/python setup.py -q build --build-base build/coverage --build-lib build/coverage/lib
+	cd build/coverage && PYTHONSAFEPATH=1 PYTHONPATH=lib FASTREG_EXAMPLES=$(EXAMPLES) ../../$(BIN)/python -m coverage run --source=lib/fastreg \
+		-m pytest -q -p no:cacheprovider ../../tests
+	cd build/coverage && ../../$(BIN)/python ../../tests/covered.py .
+
+broken: build/fuzz/fuzz build/tsan/threads ## that the fuzzer and ThreadSanitizer notice kernels and a pool broken on purpose
+	$(PYTHON) tests/broken.py
+
+mutation: $(VENV)/.test ## faults put into kernels and Python one at a time: how many the tests notice
+	$(BIN)/python tests/mutate.py $(MUTANTS)
 
 TSAN_SECONDS ?= 20
 tsan: build/tsan/threads ## pool and kernels under ThreadSanitizer: callers × forks × changes of the thread count

@@ -179,7 +179,7 @@ def test_flags_keep_the_bits():
     banned = r"-ffast-math|-Ofast|-fassociative-math|-funsafe-math|-freciprocal-math|-flto|-fopenmp"
     for source in (setup, (HOUSE / "Makefile").read_text()):
         assert not re.search(banned, source)
-    assert len(setup.splitlines()) <= 90
+    assert len(setup.splitlines()) <= 95
 
 
 def test_git_holds_no_generated_file():

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -160,7 +161,11 @@ def test_same_bits_in_every_layout(case, dtype):
 
 
 @every_case
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=int(os.environ.get("FASTREG_EXAMPLES", "25")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_same_bits_whatever_comes_together(case, data):
     """Dtype, shape, a layout for each argument, instruction set, threads: any mixture."""

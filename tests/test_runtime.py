@@ -365,8 +365,10 @@ def test_no_openmp_runtime_comes_with_fastreg():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_between_calls():
+    # A shell's background jobs, and their children, begin with SIGINT ignored.
     code = """
-        import numpy as np, fastreg
+        import signal, numpy as np, fastreg
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         x = np.ones(1 << 22, np.float32)
         print("ready", flush=True)
         while True:
@@ -375,8 +377,11 @@ def test_ctrl_c_between_calls():
     program = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert program.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    program.send_signal(signal.SIGINT)
-    _, error = program.communicate(timeout=20)
+    try:
+        assert program.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        program.send_signal(signal.SIGINT)
+        _, error = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert "KeyboardInterrupt" in error
