@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sparse crosses test peers lint bench statistics clean big asan ubsan tsan fuzz exhaustive
+.PHONY: help demo sparse crosses robust test peers lint bench statistics clean big asan ubsan tsan fuzz exhaustive
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ sparse: $(VENV)/.demo ## which features six penalties keep of the diabetes data,
 
 crosses: $(VENV)/.demo ## four million hashed crosses, of which L1 keeps a few hundred (crossed_features.png)
 	$(BIN)/python examples/crossed_features.py
+
+robust: $(VENV)/.demo ## what an outlier pulls: fits by four losses and SciPy's optimiser (robust_fit.png)
+	$(BIN)/python examples/robust_fit.py
 
 test: $(VENV)/.test build/fuzz/fuzz ## the tests
 	$(BIN)/python -m pytest
