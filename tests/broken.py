@@ -64,6 +64,12 @@ POOL = [
         "atomic_fetch_add_explicit(&j->done, blocks, memory_order_relaxed)",
     ),
     ("a job's place given away while a worker is in it", "pool.c", " && pool.jobs[k].inside == 0)", ")"),
+    (
+        "a fork without the lock",
+        "pool.c",
+        "static void before_fork(void) { pthread_mutex_lock(&pool.lock); }",
+        "static void before_fork(void) {}",
+    ),
 ]
 
 

@@ -37,6 +37,14 @@ static float define_prox_mcp(float v)
     float z = soft(v, t) * c;
     return v != v || fabsf(z) <= fabsf(v) ? z : v;
 }
+/* Up to |s| = lam the soft threshold s, from there on a steeper line, until the penalty no longer pulls. */
+static float define_prox_scad(float v)
+{
+    const float lam = 0.4f, t = (float)((double)lam * 0.8), bend = (float)(0.8 / (3.7 - 1.0 - 0.8));
+    float s = soft(v, t), z = s + bend * soft(s, lam);
+    return v != v || fabsf(z) <= fabsf(v) ? z : v;
+}
+static float define_scale_by(float v) { return v * 0.3f; }
 static float define_project_box(float v) { return box(v, -0.3f, 0.8f); }
 /* Functions that are not exact are held to a bound on their error, from the definition in a wider type. */
 static double exact_exp(double v) { return exp(v); }
@@ -48,6 +56,8 @@ static const prox_l0_args prox_l0_call = {x, NULL, out, 0.3, 1.5, 2};
 static const prox_sq_l2_args prox_sq_l2_call = {x, NULL, out, 0.3, 0.7};
 static const prox_elastic_net_args prox_elastic_net_call = {x, NULL, NULL, out, 0.3, 0.9, 0.7};
 static const prox_mcp_args prox_mcp_call = {x, NULL, out, 0.4, 0.8, 2.5};
+static const prox_scad_args prox_scad_call = {x, NULL, out, 0.4, 0.8, 3.7};
+static const scale_by_args scale_by_call = {x, out, 0.3, 0};
 static const project_box_args project_box_call = {x, NULL, NULL, out, -0.3, 0.8};
 static const sigmoid_args sigmoid_call = {x, out};
 /* exp has no kernel of its own: it is what log_softmax_backward gives one row with a gradient of 0, and then of −1. */
@@ -65,7 +75,7 @@ static const struct {
 } sweeps[] = {
 #define SWEEP(name) {#name, KERNEL_##name, &name##_call, define_##name, NULL, 0, RUN}
     SWEEP(soft_threshold), SWEEP(hard_threshold), SWEEP(prox_l0), SWEEP(prox_sq_l2),
-    SWEEP(prox_elastic_net), SWEEP(prox_mcp), SWEEP(project_box),
+    SWEEP(prox_elastic_net), SWEEP(prox_mcp), SWEEP(prox_scad), SWEEP(project_box), SWEEP(scale_by),
     {"exp", KERNEL_log_softmax_backward, &exp_call, NULL, exact_exp, 1, 1},
     {"sigmoid", KERNEL_sigmoid, &sigmoid_call, NULL, exact_sigmoid, 2.5, RUN},
 };
