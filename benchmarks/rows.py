@@ -483,23 +483,6 @@ SHORT = (
     "slices of some hundred elements: the sums' way from lanes to scalars, a square root and quotients cost as much as "
     "the elements do; backward walks a group through the samples, whose slices are not neighbours"
 )
-SWEEPS = (
-    "where runs of a channel are shorter than a page, memory is read twice: once for the sums, once for the result. "
-    "Reading it once, channel by channel, was slower in every arrangement tried (1 to 8 channels together, prefetches "
-    "to either cache). Sums are kept by channel: each short run loads and stores its 16 lanes of doubles, and a "
-    "conversion to double takes two of the adders' turns"
-)
-STEPS = (
-    "five steps of a few microseconds each; a square root and six quotients a channel in the step between the sweeps"
-)
-TURNS = (
-    "sums and result of a slice take turns, and while one is computed the other's memory waits; prefetching the next "
-    "slices helped, four rows side by side did not. Elements' own parameters keep the last pass in double"
-)
-SHORT = (
-    "slices of some hundred elements: the sums' way from lanes to scalars, a square root and quotients cost as much as "
-    "the elements do; backward walks a group through the samples, whose slices are not neighbours"
-)
 TARGETS = [
     Target("soft_threshold", "np.multiply", 1.05, ((16 * K,), (M,), (16 * M,))),
     Target("soft_threshold", "np.multiply", 0.7, ((1000,),)),
