@@ -318,8 +318,11 @@ def main():
             print(json.dumps(line), flush=True)
         return None
     for row, shape, dtype in selected(options.rows):
-        args = row, shape, dtype, options.threads, options.seconds, limit
-        print(json.dumps(measure(*args)), flush=True)
+        try:
+            line = measure(row, shape, dtype, options.threads, options.seconds, limit)
+        except Exception as error:  # the other rows of a long run are worth having; the report names this one
+            line = {"row": row.name, "shape": shape, "dtype": dtype, "failed": str(error).strip()}
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -337,10 +337,14 @@ def main():
         measured = {int(t): lines for t, lines in state["measured"].items()}
         company, streams, load, minutes = (state[k] for k in ("company", "streams", "load", "minutes"))
     else:
-        measured, company, streams = {}, None, None
+        measured, company, streams, failed = {}, None, None, []
         for threads in sorted({1, cpus()}):
             measured[threads] = []
             for line in run("--threads", str(threads), "--rows", options.rows or "*", "--seconds", options.seconds):
+                if "failed" in line:
+                    failed.append(f"{line['row']} {shape(line['shape'])} ({line['dtype']}): {line['failed']}")
+                    print(f"FAILED: {failed[-1]}", flush=True)
+                    continue
                 measured[threads].append(line)
                 last = [line]
                 print(f"{threads} thread{'s'[: threads > 1]}:", *list(table(last))[2:], flush=True)
@@ -349,9 +353,13 @@ def main():
         if not options.rows:
             streams = list(run("--stores", "--seconds", options.seconds))
         minutes = (time.time() - start) / 60
+        if failed:
+            print("not measured:", *failed, sep="\n", file=sys.stderr)
         if options.save:
             state = {"measured": measured, "company": company, "streams": streams, "load": load, "minutes": minutes}
             Path(options.save).write_text(json.dumps(state))
+        if failed and not options.rows:
+            raise SystemExit("the report is not written: rows are missing (--save and --load write it all the same)")
     if options.rows:
         print(*targets(measured), sep="\n")
     else:
