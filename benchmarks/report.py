@@ -54,6 +54,10 @@ def shape(s):
     return size(s[0]) if len(s) == 1 else f"({', '.join(map(str, s))})"
 
 
+def key(line):
+    return line["row"], tuple(line["shape"]), line["dtype"]
+
+
 def median(line, contender):
     return line["times"][contender]["median"]
 
@@ -84,7 +88,10 @@ def table(lines):
             best,
             duration(median(line, best)) if best != "none" else "",
             f"{median(line, best) / median(line, ours):.2f}" if best != "none" else "",
-            ", ".join(f"{n} {duration(median(line, n))}" for n in others),
+            ", ".join(
+                [f"{n} {duration(median(line, n))}" for n in others]
+                + [f"{n}: off by more than 10⁻³" for n in line.get("wrong", ())]
+            ),
         ]
         if not one:
             cells.insert(6, f"{median(line, '1 thread') / median(line, ours):.2f}")
@@ -138,9 +145,11 @@ def targets(measured):
                 r, place = worst
                 got = f"{1 / r:.3g} × faster" if "faster" in wanted else f"{r:.2f} ×"
                 met = r <= target.at_most
-                if not met and target.binding:
+                if not met and target.binding and target.binding not in notes:
                     notes.append(target.binding)
-                mark = "met" if met else "**missed**" + (f" [{len(notes)}]" if target.binding else "")
+                mark = "met" if met else "**missed**"
+                if not met and target.binding:
+                    mark += f" [{notes.index(target.binding) + 1}]"
                 yield f"| {subject} | {wanted} | {where} | {cores} | {got} | {place} | {mark} |"
     if notes:
         yield ""
@@ -329,13 +338,23 @@ def main():
     parser.add_argument("--rows", default="", help="print the rows whose name holds this; write nothing")
     parser.add_argument("--seconds", default="0.08", help="for each contender of a row at a shape")
     parser.add_argument("--save", help="keep the measurements in this JSON file")
-    parser.add_argument("--load", help="measure nothing, write the report of a saved file")
+    parser.add_argument(
+        "--load",
+        nargs="+",
+        help="measure nothing, write the report of saved files: what later ones hold "
+        "is added to the first, or takes its place",
+    )
     options = parser.parse_args()
     start, load = time.time(), os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     if options.load:
-        state = json.loads(Path(options.load).read_text())
-        measured = {int(t): lines for t, lines in state["measured"].items()}
+        state, *more = (json.loads(Path(file).read_text()) for file in options.load)
         company, streams, load, minutes = (state[k] for k in ("company", "streams", "load", "minutes"))
+        measured = {int(t): {key(line): line for line in lines} for t, lines in state["measured"].items()}
+        for other in more:
+            minutes += other["minutes"]
+            for t, lines in other["measured"].items():
+                measured[int(t)] |= {key(line): line for line in lines}
+        measured = {t: list(lines.values()) for t, lines in measured.items()}
     else:
         measured, company, streams, failed = {}, None, None, []
         for threads in sorted({1, cpus()}):
