@@ -1406,6 +1406,8 @@ def _(x, p, axis=None):
 
 @peer("norm", "torch")
 def _(x, p, axis=None):
+    if axis is None and x.size > 2**20 and x.dtype == np.float32:
+        return None  # its sum of 2^24 magnitudes is 2 % short: they are added in f32
     return Call(torch().linalg.vector_norm, tensors(x)[0], p, axis)
 
 

@@ -357,7 +357,7 @@ def boxes(*names):
 
     def inputs(rng, shape, dtype):
         corner = {name: rng.random((n, 2), dtype=dtype) for name, n in zip(names, shape * 2, strict=False)}
-        sides = {name: rng.random((len(c), 2), dtype=dtype) + dtype.type(0.5) for name, c in corner.items()}
+        sides = {name: rng.random((len(c), 2), dtype=dtype) + 0.5 for name, c in corner.items()}
         return {name: np.concatenate([corner[name], corner[name] + sides[name]], axis=1) for name in names}
 
     return inputs
