@@ -114,6 +114,10 @@ def labelled(rng, shape, dtype):
     return normal("x")(rng, shape, dtype) | {"groups": rng.integers(-5, shape[0] // 8 + 1, shape)}
 
 
+def few_labels(rng, shape, dtype):
+    return normal("x")(rng, shape, dtype) | {"groups": rng.integers(-2, 5, shape)}
+
+
 VECTORS = tuple(shape for shape in ELEMENTWISE if len(shape) == 1)
 NOT_EMPTY = tuple(shape for shape in ELEMENTWISE if 0 not in shape)
 MATRICES = ((2, 3, 5), (1, 1), (4, 0), (0, 4), (5, 130), (130, 5), (33, 17))
@@ -177,6 +181,18 @@ PROX = [
     coupled("prox_sparse_group_lasso", 3, "likewise", "labels", labelled, shapes=VECTORS, l1=0.3, lam=1.5),
     coupled(
         "prox_group_lasso", 2, "as for one group", "short rows", shapes=MATRICES, large=(9000, 6), lam=1.5, axis=-1
+    ),
+    coupled("prox_group_lasso", 2, "as for one group", "few labels", few_labels, shapes=VECTORS, lam=1.5),
+    coupled(
+        "prox_sparse_group_lasso",
+        3,
+        "likewise",
+        "rows of 40",
+        shapes=((3, 40), (70, 40)),
+        large=(1500, 40),
+        l1=0.3,
+        lam=4.0,
+        axis=-1,
     ),
     coupled("prox_tv1d", 256, "the reference's cumulative sums reach 200", shapes=VECTORS, lam=30.0),
     coupled("prox_tv1d", 256, "the reference's sums", "steps", shapes=VECTORS, large=(4000,), lam=0.4),

@@ -312,7 +312,18 @@ def test_total_variation_closes_the_duality_gap(dtype):
         assert lam * np.abs(jumps).sum() - np.sum(-u[:-1] * jumps) <= 4 * unit * x.size * (np.abs(jumps).sum() + unit)
 
 
-def test_total_variation_is_fast_on_its_worst_inputs_and_exact_at_the_ends():
+@pytest.mark.parametrize("bend", [np.square, np.sqrt, np.positive, lambda u: -u * u])
+def test_total_variation_of_a_million_is_linear_at_worst(bend):
+    """On a bent line a direct method (Condat 2013) starts again at every element: 10^12 steps, which take hours."""
+    n = 10**6
+    x, lam = n * bend(np.arange(n) / n), 1e6
+    z = fastreg.prox_tv1d(x, lam).astype(np.longdouble)
+    u, jumps, unit = np.cumsum(x - z), np.diff(z), eps(np.float64) * n
+    assert np.all(np.abs(u) <= lam + n * unit)
+    assert lam * np.abs(jumps).sum() - np.sum(-u[:-1] * jumps) <= n * unit * np.abs(jumps).sum()
+
+
+def test_total_variation_is_exact_at_the_ends():
     x = np.arange(12.0)
     assert_array_equal(fastreg.prox_tv1d(x, 1e300), np.full(12, 5.5))
     assert_array_equal(fastreg.prox_tv1d(x, np.inf), np.full(12, 5.5))
@@ -339,6 +350,19 @@ def test_singular_values_are_thresholded_within_the_bound_of_the_docstring(dtype
             bound = 16 * max(2.0**-46 if dtype == np.float64 and t > 2.0**-7 else 2.0**-52, eps(dtype) / 4)
             assert np.linalg.norm(z - wanted, 2) <= bound * np.sqrt(k)
     assert_allclose(fastreg.prox_nuclear(np.diag([3e200, 1e200]), 1e200), np.diag([2e200, 0]), atol=1e186)
+
+
+@every_dtype
+def test_nuclear_is_firmly_nonexpansive(dtype):
+    rng = np.random.default_rng(13)
+    for shape in ((6, 4), (4, 6), (5, 5)):
+        for _ in range(50):
+            x = rng.standard_normal(shape).astype(dtype) * dtype(10) ** rng.integers(-2, 3)
+            y = x + rng.standard_normal(shape).astype(dtype) * dtype(10) ** rng.integers(-2, 3)
+            p, q = (fastreg.prox_nuclear(v, 0.8).astype(np.float64) for v in (x, y))
+            size = max(np.abs(x).max(), np.abs(y).max())
+            slack = 256 * eps(dtype) * size * np.abs(p - q).max()
+            assert np.sum((p - q) ** 2) <= np.sum((p - q) * (x.astype(np.float64) - y)) + slack
 
 
 # ---- laws of the kind --------------------------------------------------------------------------------------------
@@ -495,6 +519,41 @@ def test_labels_of_any_integers_in_any_order(dtype):
     ends = np.array([0, 2**64 - 1, 0], np.uint64)
     assert_array_equal(fastreg.prox_group_lasso(np.array([3.0, 0.5, 4.0]), 2.5, ends), [1.5, 0.0, 2.0])
     assert_array_equal(fastreg.prox_group_lasso(np.array([3.0, 0.5, 4.0]), 2.5, [True, False, True]), [1.5, 0.0, 2.0])
+
+
+@every_dtype
+@pytest.mark.parametrize("l1", [0.0, 0.3])
+def test_rows_of_every_length_are_what_they_are_as_columns(dtype, l1):
+    """To the bit: short rows, rows and columns are three loops, whose sums are one tree."""
+    rng = np.random.default_rng(14)
+    for length in range(1, 200):
+        for n in (1, 3, 70, 5000 // length):
+            x = rng.standard_normal((n, length)).astype(dtype)
+            x[n // 2] *= dtype(1e-3)
+            t = math.sqrt(length) / 2
+            got = fastreg.prox_sparse_group_lasso(x, l1, t, axis=1)
+            assert_array_equal(got, fastreg.prox_sparse_group_lasso(x.T.copy(), l1, t, axis=0).T)
+            assert not got[n // 2].any()
+            soft = fastreg.soft_threshold(x, l1).astype(np.float64)
+            norm = [math.sqrt(math.fsum(row * row)) for row in soft]
+            wanted = [row * max(1 - t / m, 0) if m else row for row, m in zip(soft, norm, strict=True)]
+            # A factor is a difference, of which only the terms are exact to rounding.
+            assert np.all(np.abs(got - np.array(wanted)) <= 3 * eps(dtype) * np.abs(x))
+
+
+@every_dtype
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_few_labels_of_many_elements(dtype, order):
+    rng = np.random.default_rng(15)
+    labels = rng.choice([-7, 3, 4, 1000], 100_001)
+    labels = np.sort(labels) if order == "sorted" else labels
+    x = rng.standard_normal(labels.size).astype(dtype)
+    got = fastreg.prox_group_lasso(x, 50.0, labels, weights=[1.0, 2.0, 0.0, 1e9])
+    for label, weight in ((-7, 1.0), (3, 2.0), (4, 0.0), (1000, 1e9)):
+        own = x[labels == label].astype(np.float64)
+        factor = max(1 - 50.0 * weight / math.sqrt(math.fsum(own * own)), 0)
+        # One sum in double of terms of one sign: at most half a unit an addition.
+        assert_allclose(got[labels == label], own * factor, rtol=2 * eps(dtype) + own.size * 2.0**-53)
 
 
 def test_groups_of_very_different_sizes_side_by_side():
