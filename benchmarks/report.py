@@ -133,6 +133,18 @@ def in_words(target):
     return subject, wanted, where
 
 
+def limit_scaling(measured, row, place):
+    """How many times faster the limit's own loop is on all cores than on one."""
+    limits = [
+        next(
+            (median(o, "limit") for o in lines if (o["row"], shape(o["shape"]), o["dtype"]) == (row, place, "f4")), None
+        )
+        for lines in (measured.get(1, []), measured[max(measured)])
+        for lines in [[o for o in lines if o["limit"]]]
+    ]
+    return limits[0] / limits[1] if all(limits) else None
+
+
 def targets(measured):
     yield "| row | target | at | cores | worst measured | at | |"
     yield "|---|---|---|---|--:|---|---|"
@@ -144,6 +156,8 @@ def targets(measured):
                 subject, wanted, where = in_words(target)
                 r, place = worst
                 got = f"{1 / r:.3g} × faster" if "faster" in wanted else f"{r:.2f} ×"
+                if target.against == "1 thread" and (scaling := limit_scaling(measured, target.row, place)):
+                    got += f" (the limit: {scaling:.3g} ×)"
                 met = r <= target.at_most
                 if not met and target.binding and target.binding not in notes:
                     notes.append(target.binding)
@@ -309,7 +323,7 @@ def picture(measured):
             panel.plot([0, min(reached["fastreg"], right)], [height] * 2, color="#d8a13a", linewidth=1.6, zorder=2)
             for name, share in reached.items():
                 ours, beyond = name == "fastreg", share > right
-                colour = "#d8850f" if ours else colours[name.split()[0]]
+                colour = "#d8850f" if ours else colours.get(name.split()[0], "#9c9c9c")
                 style = {"s": 34 if ours else 13, "marker": ">" if beyond else "o", "zorder": 4 if ours else 3}
                 panel.scatter(min(share, right), height, color=colour, **style)
                 if ours and beyond:
@@ -327,6 +341,7 @@ def picture(measured):
     panels[0][0].set_ylim(y, -0.2)
     figure.supxlabel("speed as a share of the limit: the same memory traffic by the best streaming loop, same run")
     marks = [plt.Line2D([], [], marker="o", linestyle="", color=c, markersize=4, label=n) for n, c in colours.items()]
+    marks.append(plt.Line2D([], [], marker="o", linestyle="", color="#9c9c9c", markersize=4, label="others"))
     marks.insert(0, plt.Line2D([], [], marker="o", linestyle="-", color="#d8850f", markersize=6, label="fastreg"))
     figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), frameon=False)
     figure.savefig(HERE / "report.svg", metadata={"Date": None})
