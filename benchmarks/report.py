@@ -251,10 +251,11 @@ def versions():
     return ", ".join(own + [f"{n} {importlib.metadata.version(n)}" for n in names])
 
 
-def write(measured, company, streams, load, minutes):
+def write(measured, company, streams, load, minutes, later=()):
+    note = f" Measured in a run of their own, soon after: {', '.join(later)}." if later else ""
     text = f"""# fastreg against its peers and the machine
 
-Made by `make bench`; do not edit. {minutes:.0f} minutes on {time.strftime("%Y-%m-%d", time.gmtime())}.
+Made by `make bench`; do not edit. {minutes:.0f} minutes on {time.strftime("%Y-%m-%d", time.gmtime())}.{note}
 
 - {versions()}
 - {processor()}, {cpus()} CPUs, {caches()}; {platform.system()} {platform.release().split("-")[0]}
@@ -370,8 +371,9 @@ def main():
             for t, lines in other["measured"].items():
                 measured[int(t)] |= {key(line): line for line in lines}
         measured = {t: list(lines.values()) for t, lines in measured.items()}
+        later = sorted({line["row"] for other in more for lines in other["measured"].values() for line in lines})
     else:
-        measured, company, streams, failed = {}, None, None, []
+        measured, company, streams, failed, later = {}, None, None, [], ()
         for threads in sorted({1, cpus()}):
             measured[threads] = []
             for line in run("--threads", str(threads), "--rows", options.rows or "*", "--seconds", options.seconds):
@@ -397,7 +399,7 @@ def main():
     if options.rows:
         print(*targets(measured), sep="\n")
     else:
-        write(measured, company, streams, load, minutes)
+        write(measured, company, streams, load, minutes, later)
         picture(measured)
         write_summary(measured[1])
 
