@@ -39,8 +39,8 @@ KERNELS = [
     (
         "the tail forgotten",
         "kernels/losses.inc",
-        "FOR_EACH(i, n) out[i] = FN(logistic)(x[i]);",
-        "FOR_EACH(i, n & ~3) out[i] = FN(logistic)(x[i]);",
+        "FOR_EACH(i, n) out[i] = FN(logistic)(x[i], near, far);",
+        "FOR_EACH(i, n & ~3) out[i] = FN(logistic)(x[i], near, far);",
     ),
     ("the lanes of a sum added in another order", "lanes.h", "s[l] += s[l + half];", "s[l] += s[2 * half - 1 - l];"),
     (

@@ -37,12 +37,12 @@ static float define_prox_mcp(float v)
     float z = soft(v, t) * c;
     return v != v || fabsf(z) <= fabsf(v) ? z : v;
 }
-/* Up to |s| = lam the soft threshold s, from there on a steeper line, until the penalty no longer pulls. */
+/* A soft threshold of step·lam, or of what is left on the line that ends at gamma·lam where that is less. */
 static float define_prox_scad(float v)
 {
-    const float lam = 0.4f, t = (float)((double)lam * 0.8), bend = (float)(0.8 / (3.7 - 1.0 - 0.8));
-    float s = soft(v, t), z = s + bend * soft(s, lam);
-    return v != v || fabsf(z) <= fabsf(v) ? z : v;
+    const float lam = 0.4f, bend = (float)(0.8 / (3.7 - 1.0 - 0.8));
+    const float t = (float)((double)lam * 0.8), line = bend * ((float)((double)lam * 3.7) - fabsf(v));
+    return soft(v, line > t ? t : line > 0 ? line : 0);
 }
 static float define_scale_by(float v) { return v * 0.3f; }
 static float define_project_box(float v) { return box(v, -0.3f, 0.8f); }
