@@ -8,6 +8,7 @@ stdout.
 """
 
 import argparse
+import contextlib
 import ctypes
 import fnmatch
 import gc
@@ -47,7 +48,8 @@ def placed(x):
     """A copy as if the process had never had memory before: where NumPy puts large arrays then, in pages of 2 MB.
 
     Arrays that get what others left begin anywhere, in pages of 4 KB. That costs up to a fifth, and the time of a
-    contender would depend on those before it.
+    contender would depend on those before it. Where the pages of 2 MB are in the machine's memory makes as much of a
+    difference at 2^20 elements, and cannot be chosen: so all contenders of a row use the same arrays.
     """
     if x.nbytes < LARGE or not x.flags.c_contiguous:
         return x.copy()
@@ -81,26 +83,23 @@ class Limit:
             self.passes[name.decode()] = len(self.passes)
         self.passes = {n: i for n, i in self.passes.items() if c.limit_runs_here(i)}
 
-    def contenders(self, reads, writes, in_place, nbytes, threads, then_read=False):
-        # Random bits: pages of zeros that nobody has written are one page, always in the cache, and there are machines
-        # that move constants faster.
-        nbytes = -(-nbytes // 256) * 256
+    def contenders(self, reads, writes, in_place, nbytes, threads, then_read=False, to_read=(), to_write=()):
+        """Passes over these arrays (in place: over those to read, the first of which are written), or others."""
+        # The first 64 bytes are for alignment. Random bits: pages of zeros that nobody has written are one page, always
+        # in the cache, and there are machines that move constants faster.
+        nbytes = (nbytes - 64) // 256 * 256 if nbytes >= LARGE else -(-nbytes // 256) * 256
         bits = np.random.default_rng(1).integers(256, size=min(nbytes + 64, 2**22), dtype=np.uint8)
 
-        def arrays():
-            return [placed(np.resize(bits, nbytes + 64)) for _ in range(reads + (0 if in_place else writes))]
+        def taken(arrays, count):
+            fit = [a for a in arrays if a.nbytes >= nbytes + 64][:count]
+            fit += [placed(np.resize(bits, nbytes + 64)) for _ in range(count - len(fit))]
+            return fit, (ctypes.c_void_p * max(count, 1))(*(-(-a.ctypes.data // 64) * 64 for a in fit))
 
-        # As every contender, each pass has arrays of its own: a store past the caches leaves its lines where the next
-        # pass finds them a quarter sooner. Where nothing stays in a cache, one set will do.
-        shared = arrays() if nbytes > 2**26 else None
+        first, read = taken(to_read, reads)
+        second, write = (first, read) if in_place else taken(to_write, writes)
 
         def contender(i):
-            own = shared or arrays()
-            where = [-(-a.ctypes.data // 64) * 64 for a in own]
-            read = (ctypes.c_void_p * reads)(*where[:reads])
-            write = (ctypes.c_void_p * max(writes, 1))(*(where[:writes] if in_place else where[reads:]))
-
-            def samples(n, count, _keep=own):
+            def samples(n, count, _keep=(first, second)):
                 seconds = (ctypes.c_double * count)()
                 shape = i, reads, writes, read, write, nbytes, threads, then_read
                 if self.c.limit_seconds(*shape, warmth(threads), n, count, seconds):
@@ -182,14 +181,19 @@ def measure(row, shape, dtype, threads, budget, limit):
     """One line of the report: every contender's time for one row at one shape."""
     rng = np.random.default_rng(1)
     inputs = row.inputs(rng, shape, np.dtype(dtype))
+    as_drawn = {name: inputs[name] for name in row.updates}
     inputs = {name: placed(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
     size = int(np.prod(shape))
     like = next(iter(inputs.values()))
+    out = {"out": placed(like)} if row.out else {}
+
+    def renew():
+        for name, x in as_drawn.items():
+            np.copyto(inputs[name], x)
 
     def arguments():
-        """What is only read is shared by all contenders; what is written is each one's own."""
-        own = {name: placed(inputs[name]) for name in row.updates}
-        return {**inputs, **own, **row.options, **({"out": placed(like)} if row.out else {})}
+        renew()
+        return {**inputs, **row.options, **out}
 
     contenders, results, warm = {}, {}, warmth(threads)
 
@@ -197,8 +201,8 @@ def measure(row, shape, dtype, threads, budget, limit):
         got = first(call.once())
         if got is None:
             got = args["out"] if row.out else args[row.updates[0]]
-        results[name] = np.asarray(got).reshape(np.shape(results.get("fastreg", got)))
-        contenders[name] = timed(call, warm, before)
+        results[name] = np.asarray(got).copy().reshape(np.shape(results.get("fastreg", got)))
+        contenders[name] = timed(call, warm, lambda: (renew(), before()))
 
     args = arguments()
     if row.optimiser:
@@ -209,7 +213,17 @@ def measure(row, shape, dtype, threads, budget, limit):
         ours = peers.Call(function, *bound.args, **bound.kwargs)
     enter("fastreg", ours, args, lambda: fastreg.set_num_threads(threads))
     if threads > 1:
-        contenders["1 thread"] = timed(ours, warm, lambda: fastreg.set_num_threads(1))
+        alone = {"1 thread": ours}
+        if any(np.size(x) == size >= LARGE for x in args.values()) and not row.optimiser:
+            # What threads that cost nothing would take: one's share of the work, on one thread.
+            part = {n: x[: shape[0] // threads] if np.shape(x)[:1] == shape[:1] else x for n, x in args.items()}
+            bound = inspect.signature(function).bind(**part)
+            call = peers.Call(function, *bound.args, **bound.kwargs)
+            with contextlib.suppress(ValueError):  # where one of the arguments is for the whole
+                call.once()
+                alone["a share"] = call
+        for name, call in alone.items():
+            contenders[name] = timed(call, warm, lambda: (renew(), fastreg.set_num_threads(1)))
     elif fastreg.show_config(mode="dicts")["isa"] == "avx512":
 
         def avx2(n, count):
@@ -225,11 +239,13 @@ def measure(row, shape, dtype, threads, budget, limit):
         if (call := builder(**args)) is not None:
             enter(library, call, args)
     if row.traffic == (1, 1) or (row.traffic and size <= 1000):
-        out = {"out": placed(like)} if row.out or row.updates else {}
-        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **out), warm)
+        own = out or ({"out": placed(like)} if row.updates else {})
+        contenders["np.multiply"] = timed(peers.Call(np.multiply, like, 2.0, **own), warm)
     if row.traffic and size > 1000 and (row.out or row.updates or row.traffic != (1, 1)):
         nbytes = size * np.dtype(dtype).itemsize
-        contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads)
+        arrays = sorted((n for n, x in inputs.items() if isinstance(x, np.ndarray)), key=lambda n: n not in row.updates)
+        to_read = [inputs[name] for name in arrays]
+        contenders |= limit.contenders(*row.traffic, bool(row.updates), nbytes, threads, False, to_read, out.values())
 
     wrong = []
     if "seed" not in row.options:  # a peer that computes something else is no peer

@@ -7,7 +7,7 @@
 
 #include "core.h"
 
-enum { MAX_ARGS = 256, BLOCK = 8 /* chunks */, ITEM = 8, CACHE_LINE = 64 };
+enum { MAX_ARGS = 256, LEAST_BLOCK = 8, MOST_BLOCK = 32 /* chunks */, ITEM = 8, CACHE_LINE = 64 };
 
 /* Arguments of which the first members are the operands' pointers. */
 typedef union {
@@ -268,10 +268,15 @@ void fastreg_elementwise(fastreg_walk *walks, int64_t count)
     }
     if (chunks == 0)
         return;
-    /* Where one thread does it all is one block: a block costs some 60 ns, one of the cheapest kernels a microsecond. */
-    int threads = fastreg_get_num_threads() > 1 &&
-                  (fastreg_cutoffs_ignored() || elements >= fastreg_cutoff(walks->kernel));
-    job j = {walks, count, chunks, threads ? BLOCK : chunks};
+    /* A block costs some 60 ns, of dropout 200, and one of the cheapest kernels takes a microsecond: so where one thread
+     * does it all is one block, and where several share it, eight each keep them busy to the end. */
+    int threads = fastreg_get_num_threads();
+    int64_t per_block = chunks / (8 * threads);
+    if (threads == 1 || (!fastreg_cutoffs_ignored() && elements < fastreg_cutoff(walks->kernel)))
+        per_block = chunks;
+    else
+        per_block = per_block < LEAST_BLOCK ? LEAST_BLOCK : per_block > MOST_BLOCK ? MOST_BLOCK : per_block;
+    job j = {walks, count, chunks, per_block};
     fastreg_parallel(run_block, &j, (chunks + j.per_block - 1) / j.per_block);
 }
 
