@@ -131,8 +131,9 @@ fuzz: build/fuzz/fuzz $(VENV)/.test ## the same bytes through every instruction 
 	$< $(CASES) $(SEED)
 	$(BIN)/python tests/fuzz.py $(CALLS) $(SEED)
 
+EVERY ?= 1
 exhaustive: build/fuzz/exhaustive ## all 2^32 f32 values through each kernel of one operand, against its definition
-	$< $(EVERY)
+	$< names | xargs -n 1 -P $$(nproc) $< $(EVERY)
 
 # As setup.py compiles them.
 C_FLAGS := -O3 -std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE -Icsrc -g -pthread

@@ -2,7 +2,8 @@
  * scalar C written here from the definition, not from the kernel. Then a hundred million f64 values through those that are
  * not exact, against the C library's long double.
  *
- *     exhaustive [every [name]]   every n-th value, and as many fewer of f64; 1 by default; of the one function */
+ *     exhaustive [every [name]]   every n-th value, and as many fewer of f64; 1 by default; of the one function
+ *     exhaustive names            which functions there are */
 #include <float.h>
 
 #include "calls.h"
@@ -45,10 +46,15 @@ static float define_prox_scad(float v)
     return soft(v, line > t ? t : line > 0 ? line : 0);
 }
 static float define_scale_by(float v) { return v * 0.3f; }
+static float define_soft_scale_by(float v) { return soft(v, 0.25f) * 0.3f; }
+static float above(float v, float hi, float lo) { return v - hi - lo <= 0 ? 0.0f : v - hi - lo; }
+static float define_project_simplex(float v) { return above(v, 0.3f, 0x1p-27f); }
+static float define_project_l1_ball(float v) { return v < 0 ? 0 - above(-v, 0.3f, 0x1p-27f) : above(v, 0.3f, 0x1p-27f); }
 static float define_project_box(float v) { return box(v, -0.3f, 0.8f); }
 /* Functions that are not exact are held to a bound on their error, from the definition in a wider type. */
 static double exact_exp(double v) { return exp(v); }
 static double exact_sigmoid(double v) { return 1 / (1 + exp(-v)); }
+static double exact_softplus(double v) { return (v > 0 ? v : 0) + log1p(exp(v > 0 ? -v : v)); }
 
 static const soft_threshold_args soft_threshold_call = {x, NULL, out, 0.75, 1};
 static const hard_threshold_args hard_threshold_call = {x, NULL, out, 0.75};
@@ -57,9 +63,14 @@ static const prox_sq_l2_args prox_sq_l2_call = {x, NULL, out, 0.3, 0.7};
 static const prox_elastic_net_args prox_elastic_net_call = {x, NULL, NULL, out, 0.3, 0.9, 0.7};
 static const prox_mcp_args prox_mcp_call = {x, NULL, out, 0.4, 0.8, 2.5};
 static const prox_scad_args prox_scad_call = {x, NULL, out, 0.4, 0.8, 3.7};
-static const scale_by_args scale_by_call = {x, out, 0.3, 0};
+static const scale_by_args scale_by_call = {x, out, 0.3, 0}, soft_scale_by_call = {x, out, 0.3, 0.25};
+static const project_simplex_args project_simplex_call = {x, out, 0.3, 0x1p-27};
+static const project_l1_ball_args project_l1_ball_call = {x, out, 0.3, 0x1p-27};
 static const project_box_args project_box_call = {x, NULL, NULL, out, -0.3, 0.8};
 static const sigmoid_args sigmoid_call = {x, out};
+/* Each loss where the target is 0. */
+static float zero[RUN];
+static const binary_cross_entropy_with_logits_args softplus_call = {.input = x, .target = zero, .loss = out, .param = 1};
 /* exp has no kernel of its own: it is what log_softmax_backward gives one row with a gradient of 0, and then of −1. */
 static float minus_one[RUN + 1] = {[RUN] = -1};
 static const log_softmax_backward_args exp_call = {minus_one, x, out, RUN + 1};
@@ -76,8 +87,11 @@ static const struct {
 #define SWEEP(name) {#name, KERNEL_##name, &name##_call, define_##name, NULL, 0, RUN}
     SWEEP(soft_threshold), SWEEP(hard_threshold), SWEEP(prox_l0), SWEEP(prox_sq_l2),
     SWEEP(prox_elastic_net), SWEEP(prox_mcp), SWEEP(prox_scad), SWEEP(project_box), SWEEP(scale_by),
+    SWEEP(project_simplex), SWEEP(project_l1_ball),
+    {"soft_scale_by", KERNEL_scale_by, &soft_scale_by_call, define_soft_scale_by, NULL, 0, RUN},
     {"exp", KERNEL_log_softmax_backward, &exp_call, NULL, exact_exp, 1, 1},
     {"sigmoid", KERNEL_sigmoid, &sigmoid_call, NULL, exact_sigmoid, 2.5, RUN},
+    {"softplus", KERNEL_binary_cross_entropy_with_logits, &softplus_call, NULL, exact_softplus, 3, RUN},
 };
 
 /* The distance of a result from the exact one, in units of the last place that a type of `digits` bits and least
@@ -152,6 +166,11 @@ static void points(const char *name, int kernel, const void *args, int64_t items
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "names") == 0) {
+        for (size_t k = 0; k < sizeof sweeps / sizeof sweeps[0]; k++)
+            puts(sweeps[k].name);
+        return 0;
+    }
     const uint64_t every = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, n = 100000000 / every;
     const char *only = argc > 2 ? argv[2] : NULL;
     for (size_t k = 0; k < sizeof sweeps / sizeof sweeps[0]; k++) {
