@@ -4,16 +4,11 @@ import pytest
 from fuzz import fuzz
 
 FOUND: tuple[int, ...] = ()
+CORPUS = [range(first, first + 100) for first in range(0, 1000, 100)] + [range(seed, seed + 1) for seed in FOUND]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("first", range(0, 1000, 100))
-def test_seeds(first):
-    for seed in range(first, first + 100):
+@pytest.mark.parametrize("seeds", CORPUS, ids=str)
+def test_seeds(seeds):
+    for seed in seeds:
         fuzz(seed)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seed", FOUND)
-def test_seeds_that_found_something(seed):
-    fuzz(seed)
