@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from conftest import DTYPES
+from layouts import LAYOUTS
 
 import fastreg
 
@@ -265,3 +266,19 @@ def test_cosine_distance_of_nearly_parallel_vectors(dtype):
     np.testing.assert_allclose(got[0, 1:3], [1, 2], rtol=4 * np.finfo(dtype).eps)
     assert np.array_equal(got[1], np.ones(4))
     assert np.array_equal(got[:, 3], np.ones(3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sums_over_any_axis_and_stride(axis, layout):
+    """NumPy's float32 sum of this column is wrong by percents: it adds one by one, and rounds each time."""
+    x = np.full((1 << 20, 2), 0.1, np.float32)
+    x = LAYOUTS[layout](x if axis == 0 else x.T)
+    exact = math.fsum([float(np.float32(0.1))] * (1 << 20))
+    assert np.all(np.abs(fastreg.norm(x, 1, axis=axis) - exact) <= 2 * np.spacing(np.float32(exact)))
+    _, mean, var = fastreg.batch_norm_stats(x, axis=1 - axis)
+    assert np.array_equal(mean, [float(np.float32(0.1))] * 2)
+    assert np.array_equal(var, [0.0, 0.0])
+    assert abs(fastreg.l1_loss(x, np.zeros_like(x), reduction="sum") - 2 * exact) <= 2 * np.spacing(
+        np.float32(2 * exact)
+    )

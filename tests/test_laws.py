@@ -3,6 +3,7 @@
 import copy
 import inspect
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_same_bits_for_every_thread_count(case, dtype, pool):
     inputs = case.make(case.large, dtype)
     fastreg.set_num_threads(1)
     wanted = run(case, inputs)
-    for threads in range(2, 9):
+    for threads in (*range(2, 9), 64):
         fastreg.set_num_threads(threads)
         for _ in range(3):
             same_bits(run(case, inputs), wanted, threads)
@@ -291,6 +292,32 @@ def test_lists_are_arrays_and_scalars_come_back(case):
         returned = getattr(fastreg, case.function)(**case.make((), np.float32), **case.options)
         for result in returned if isinstance(returned, tuple) else (returned,):
             assert np.isscalar(result)
+
+
+@every_case
+@every_dtype
+def test_empty_arrays(case, dtype):
+    """Each argument in turn, and all: no NaN but a mean of nothing, or an error that names one; the state stays."""
+    plain = case.make(max((s for s in case.shapes if len(s) > 0), key=np.prod), dtype)
+    arrays = [name for name, x in plain.items() if x.ndim > 0]
+    for emptied in (*([name] for name in arrays), arrays):
+        inputs = copy.deepcopy(plain) | {name: plain[name][:0].copy() for name in emptied}
+        before = copy.deepcopy(inputs)
+        results, named = [], [""]
+        try:
+            results = case.call(fastreg, inputs)
+        except (TypeError, ValueError) as error:
+            named = [name for name in inputs if name in str(error)]
+        assert named, emptied
+        if results:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                wanted = case.call(reference, copy.deepcopy(before))
+            for got, want in zip(results, wanted, strict=True):
+                assert got.shape == want.shape, emptied
+                assert not np.any(np.isnan(got) & ~np.isnan(want)), emptied
+        for name, x in inputs.items():
+            same_bits([x], [before[name]], (emptied, name))
 
 
 # ---- all or nothing ----------------------------------------------------------------------------------------------

@@ -92,3 +92,8 @@ def test_instruction_sets_share_no_symbol():
     assert {"fastreg_table_avx2", "fastreg_table_avx512", "fastreg_table_baseline"} <= ours
     runtime_of_c = {"completed.0", "pthread_atfork"}
     assert ours - runtime_of_c <= interface
+
+
+def test_the_system_is_asked_whether_it_saves_wide_registers():
+    """Where CPUID alone was believed, AVX-512 ran under systems that do not save its registers: XGETBV tells."""
+    assert "xgetbv" in output("objdump", "-d", "--no-show-raw-insn", runtime.__file__)

@@ -1,7 +1,9 @@
 """Threads, instruction sets, and manners towards the process: each row of a failure seen in the field."""
 
+import contextlib
 import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import threadpoolctl
+from cases import CASES
 from conftest import ISAS
 
 import fastreg
@@ -356,6 +359,28 @@ def test_the_callers_floating_point_mode(floating_point_mode, which, threads, po
     assert after == word
     for out, w in zip(outs, wanted, strict=True):
         assert out.tobytes() == w.tobytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no C compiler by that name")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_every_call_leaves_the_floating_point_mode(floating_point_mode, case, pool):
+    """IEEE's default before and after; flush-to-zero, too; and what a call raises leaves it likewise."""
+    fastreg.set_num_threads(2)
+    inputs = case.make(max(case.shapes[-1], case.large, key=np.prod), np.float32)
+    flags = 0x3F if platform.machine() in ("x86_64", "AMD64") else 0  # what happened, not what is to be
+    before = floating_point_mode.get()
+    flush = before | ctypes.c_uint.in_dll(floating_point_mode, "flush").value
+    for word in (before, flush):
+        floating_point_mode.set(word)
+        try:
+            getattr(fastreg, case.function)(**inputs, **case.options)
+            after = floating_point_mode.get()
+            with contextlib.suppress(TypeError):
+                getattr(fastreg, case.function)(**inputs | {next(iter(inputs)): object()}, **case.options)
+            after_error = floating_point_mode.get()
+        finally:
+            floating_point_mode.set(before)
+        assert after & ~flags == after_error & ~flags == word & ~flags
 
 
 @linux

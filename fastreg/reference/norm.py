@@ -268,7 +268,7 @@ def instance_norm(
         return (y, np.broadcast_to(mean, samples), np.broadcast_to(rstd, samples)) if return_stats else y
     z = as_f64(x)
     axes = tuple(range(2, z.ndim))
-    n = z[0, 0].size
+    n = np.prod(z.shape[2:], dtype=int)
     if running_mean is not None:
         running_mean[...] = (1 - momentum) * as_f64(running_mean) + momentum * z.mean(axis=axes).mean(axis=0)
     if running_var is not None:

@@ -1,0 +1,219 @@
+"""Runs what docs/trust.md reports, and writes its figures there: `make trust`.
+
+    python tests/trust.py [target …]      runs those whose last run is not of these files, two side by side
+    python tests/trust.py write           writes what ran
+
+A run leaves build/trust/<target>.log, which begins with its commit. It stands for a later one as long as the files that
+it is about are the same in both; what did not pass is written as such.
+"""
+
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+LOGS = HOUSE / "build/trust"
+PAGE = HOUSE / "docs/trust.md"
+MAKE = ["make", "--no-print-directory"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider"]
+
+CORE = ("csrc", "setup.py")
+EVERYTHING = (*CORE, "fastreg", "tests", "pyproject.toml")
+# Each: the files that it is about, the longest first to be started.
+TARGETS = {
+    "mutation": (*CORE, "fastreg", "tests"),
+    "asan": EVERYTHING,
+    "coverage": EVERYTHING,
+    "ubsan": EVERYTHING,
+    "exhaustive": (*CORE, "tests/c"),
+    "fuzz": (*CORE, "fastreg", "tests/c", "tests/fuzz.py", "tests/cases.py", "tests/layouts.py"),
+    "tsan": (*CORE, "fastreg", "tests/c", "tests/test_laws.py", "tests/cases.py"),
+    "calls": (
+        *CORE,
+        "fastreg",
+        "tests/test_bad_calls.py",
+        "tests/test_memory.py",
+        "tests/failing.py",
+        "tests/cases.py",
+    ),
+    "objects": (*CORE, "fastreg", "tests/test_objects.py"),
+    "broken": (*CORE, "tests/c", "tests/broken.py"),
+    "big": (*CORE, "fastreg", "tests/test_memory.py"),
+}
+COMMANDS = {
+    "calls": [*PYTEST, "tests/test_bad_calls.py", "tests/test_memory.py"],
+    "objects": [*PYTEST, "tests/test_objects.py"],
+}
+
+
+def git(*command: str) -> str:
+    return subprocess.run(["git", *command], cwd=HOUSE, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def log_of(target: str) -> str:
+    path = LOGS / f"{target}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def stands(target: str) -> bool:
+    """Whether the last run passed, and nothing that it is about has changed since."""
+    log = log_of(target)
+    commit = re.match(r"commit (\w+)\n", log)
+    if not commit or "\nexit status 0 " not in log:
+        return False
+    changed = subprocess.run(["git", "diff", "--quiet", commit[1], "--", *TARGETS[target]], cwd=HOUSE, check=False)
+    return changed.returncode == 0
+
+
+def run(target: str) -> bool:
+    log, began = LOGS / f"{target}.log", time.monotonic()
+    with log.open("w") as file:
+        print(f"commit {git('rev-parse', 'HEAD')}", file=file, flush=True)
+        command = COMMANDS.get(target, [*MAKE, target])
+        status = subprocess.run(command, cwd=HOUSE, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        print(f"\nexit status {status} after {time.monotonic() - began:.0f} s", file=file)
+    print(f"{target}: {'passed' if status == 0 else 'FAILED'}, {time.monotonic() - began:.0f} s", flush=True)
+    return status == 0
+
+
+# ---- figures -----------------------------------------------------------------------------------------------------
+
+
+def number(text: str) -> str:
+    return f"{int(text.replace(',', '')):,}"
+
+
+def tests_passed(log: str) -> str:
+    (count,) = re.findall(r"^(\d+) passed", log, re.M)[-1:]
+    return f"{number(count)} tests, no report"
+
+
+def fuzzed(log: str) -> str:
+    cases, executions = re.search(r"^(\d+) cases, (\d+) kernel executions", log, re.M).groups()
+    calls, functions, seeds = re.search(r"^([\d,]+) calls of (\d+) functions, (seeds \d+ to \d+)", log, re.M).groups()
+    kernels = f"{number(executions)} kernel executions over {number(cases)} cases"
+    return f"{kernels}; {calls} Python calls of {functions} functions ({seeds}); no mismatch, no crash"
+
+
+def swept(log: str) -> str:
+    sweeps = re.findall(r"^(\w+) +(\d+) values on each instruction set; most ([\d.]+) ulp", log, re.M)
+    exact = [name for name, _, ulp in sweeps if float(ulp) == 0]
+    bounded = ", ".join(f"{name} within {ulp} ulp" for name, _, ulp in sweeps if float(ulp) > 0)
+    counts = {number(count) for _, count, _ in sweeps}
+    doubles = re.findall(r"^(\w+) +(\d+) f64 values on each instruction set; most ([\d.]+) ulp", log, re.M)
+    of_double = ", ".join(f"{name} {ulp} ulp over {number(count)} f64 values" for name, count, ulp in doubles)
+    every = f"{' and '.join(counts)} f32 values through each of {len(sweeps)} kernels on each instruction set"
+    return f"{every}: {len(exact)} bit for bit ({', '.join(sorted(exact))}); {bounded}; {of_double}"
+
+
+def raced(log: str) -> str:
+    runs = re.findall(r"^(\w+): (\d+) calls by (\d+) callers, (\d+) forks", log, re.M)
+    (tests,) = re.findall(r"^(\d+) passed", log, re.M)[-1:]
+    driven = ", ".join(f"{isa} {number(calls)} calls" for isa, calls, _, _ in runs)
+    driven += f" by {runs[0][2]} callers, {runs[0][3]} forks each"
+    return f"{driven}; {number(tests)} tests from Python; no race, no mismatch"
+
+
+def noticed(log: str) -> str:
+    count, missed = re.search(r"^(\d+) breaks, (\d+) of them not noticed", log, re.M).groups()
+    return f"{int(count) - int(missed)} of {count} breaks are noticed"
+
+
+def scored(log: str) -> str:
+    scores = re.findall(
+        r"^(C|Python): (\d+) of (\d+) mutants noticed .*?, (\d+) are no faults, (\d+) not noticed; ([\d,]+) places",
+        log,
+        re.M,
+    )
+    return "; ".join(
+        f"{language}: {killed} of {made} mutants are noticed, {no_fault} are no faults, {missed} not noticed"
+        f" (of {places} places)"
+        for language, killed, made, no_fault, missed, places in scores
+    )
+
+
+def survivors(log: str) -> str:
+    lines = re.findall(r"^(\w+[\w/]*\.\w+):\d+: (`.*)$", log, re.M)
+    return "\n" + "\n".join(f"- {Path(file).name}: {what}" for file, what in sorted(lines)) + "\n"
+
+
+def parts_of(log: str) -> list[tuple[str, str, str, str]]:
+    return re.findall(r"^ *([\d.]+) % of +([\d,]+) lines  (.{1,24}?)(?: +(\S.*))?$", log, re.M)
+
+
+def covered(log: str) -> str:
+    wholes, lines = [], 0
+    for group, of in (
+        ("kernels, on each instruction set,", lambda part: part.startswith("kernels")),
+        ("pool", lambda part: part == "pool"),
+        ("rest of the C core", lambda part: part.startswith("csrc/")),
+        ("Cython", lambda part: part.endswith(".pyx")),
+        ("Python", lambda part: part.endswith(".py")),
+    ):
+        chosen = [(float(s), int(n.replace(",", ""))) for s, n, part, _ in parts_of(log) if of(part.strip())]
+        lines = sum(n for _, n in chosen)
+        wholes.append(f"{group} {sum(s * n for s, n in chosen) / lines:.2f} % of {lines:,} lines")
+    return "; ".join(wholes)
+
+
+def coverage_table(log: str) -> str:
+    rows = [f"| {part.strip()} | {lines} | {share} % | {what or ''} |" for share, lines, part, what in parts_of(log)]
+    return "\n\n| part | lines | run | not run |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
+
+
+def bad_calls(log: str) -> str:
+    return re.search(r"^([\d,]+) bad calls", log, re.M)[1] + " bad calls"
+
+
+def allocations(log: str) -> str:
+    return re.search(r"^[\d,]+ allocations of \d+ calls failed, \d+ of them crashed NumPy; \d+ wrong", log, re.M)[0]
+
+
+FIGURES = {
+    "fuzz": ("fuzz", fuzzed),
+    "exhaustive": ("exhaustive", swept),
+    "asan": ("asan", tests_passed),
+    "ubsan": ("ubsan", tests_passed),
+    "tsan": ("tsan", raced),
+    "broken": ("broken", noticed),
+    "mutation": ("mutation", scored),
+    "survivors": ("mutation", survivors),
+    "coverage": ("coverage", covered),
+    "coverage table": ("coverage", coverage_table),
+    "bad calls": ("calls", bad_calls),
+    "allocations": ("calls", allocations),
+    "objects": ("objects", lambda log: "no stray instruction, no weak symbol, no shared one"),
+    "big": ("big", lambda log: "2,147,487,747 elements: right to the last"),
+}
+
+
+def write() -> None:
+    """Between <!-- name --> and <!-- /name --> stands what the target's last run printed."""
+    page = PAGE.read_text()
+    for name, (target, figure) in FIGURES.items():
+        found = figure(log_of(target)) if stands(target) else f"`{target}` has not passed on this tree"
+        page, times = re.subn(
+            f"(<!-- {name} -->).*?(<!-- /{name} -->)", lambda m, found=found: m[1] + found + m[2], page, flags=re.S
+        )
+        assert times == 1, f"docs/trust.md has {times} places for {name}"
+    commit = git("log", "-1", "--format=%h of %ad", "--date=format:%-d %B %Y")
+    page = re.sub(r"(<!-- tree -->).*?(<!-- /tree -->)", lambda m: m[1] + commit + m[2], page, flags=re.S)
+    PAGE.write_text(page)
+
+
+def main(targets: list[str]) -> int:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    wanted = [target for target in TARGETS if target in targets or (not targets and not stands(target))]
+    if targets != ["write"]:
+        subprocess.run([*MAKE, "build/fuzz/fuzz", "build/fuzz/exhaustive", "build/tsan/threads"], cwd=HOUSE, check=True)
+    with ThreadPoolExecutor(2) as lanes:
+        failed = list(lanes.map(run, wanted)).count(False)
+    write()
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]) > 0)
