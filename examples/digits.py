@@ -14,13 +14,18 @@ The strengths in RUNS were chosen on other splits of the digits (seeds from 100)
 
 import argparse
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from types import ModuleType
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
@@ -30,6 +35,9 @@ from threadpoolctl import threadpool_limits
 
 import fastreg
 from fastreg import nn, reference
+
+Array = NDArray[Any]
+Key = tuple[str, int]  # "weight", "bias" or "scale", and its layer
 
 TRAIN, BATCH, EPOCHS = 100, 10, 300
 SIZES = (64, 128, 64, 10)  # pixels, two hidden layers, one output a digit
@@ -42,7 +50,7 @@ class Run:
     name: str
     weight_decay: float = 0.0
     l1: float = 0.0
-    dropout: str | None = None  # "vanilla" or "inverted"
+    dropout: Literal["vanilla", "inverted"] | None = None
     batch_norm: bool = False
 
 
@@ -62,9 +70,11 @@ RUNS = (
 class Network:
     """64 pixels, two hidden layers of ReLUs, ten linear outputs, trained by gradient descent with momentum."""
 
-    def __init__(self, run, seed, backend=fastreg):
+    def __init__(self, run: Run, seed: int, backend: ModuleType = fastreg) -> None:
         self.run, self.backend = run, backend
-        self.params, self.norms, self.dropouts = {}, {}, {}
+        self.params: dict[Key, Array] = {}
+        self.norms: dict[int, nn.BatchNorm] = {}
+        self.dropouts: dict[int, nn.Dropout] = {}
         rng = np.random.default_rng(seed)
         for k, (n, m) in enumerate(pairwise(SIZES)):
             self.params["weight", k] = rng.normal(0, np.sqrt(2 / n), (n, m)).astype(np.float32)
@@ -77,7 +87,7 @@ class Network:
                 self.dropouts[k] = nn.Dropout(DROPOUT, seed=len(HIDDEN) * seed + k, mode=run.dropout)
         self.momenta = {key: np.zeros_like(param) for key, param in self.params.items()}
 
-    def predict(self, x):
+    def predict(self, x: Array) -> Array:
         """The digit of each row of x: its largest output, with nothing dropped."""
         for layer in (*self.norms.values(), *self.dropouts.values()):
             layer.eval()
@@ -87,9 +97,10 @@ class Network:
             layer.train()
         return self._output(x).argmax(axis=1)
 
-    def train_step(self, x, onehot):
+    def train_step(self, x: Array, onehot: Array) -> float:
         """Learn one batch; returns its loss."""
-        inputs, grads = [x], {}
+        inputs = [x]
+        grads: dict[Key, Array] = {}
         for k in HIDDEN:
             inputs.append(self._forward(k, inputs[-1]))
 
@@ -107,16 +118,16 @@ class Network:
         self._update(grads)
         return loss
 
-    def _output(self, x):
+    def _output(self, x: Array) -> Array:
         return x @ self.params["weight", len(HIDDEN)] + self.params["bias", len(HIDDEN)]
 
-    def _forward(self, k, x):
+    def _forward(self, k: int, x: Array) -> Array:
         """Hidden layer k: its matrix product, batch norm or a bias, the ReLU, dropout."""
         z = x @ self.params["weight", k]
         y = self.norms[k](z) if k in self.norms else np.maximum(z + self.params["bias", k], 0)
         return self.dropouts[k](y) if k in self.dropouts else y
 
-    def _backward(self, k, g, y, grads):
+    def _backward(self, k: int, g: Array, y: Array, grads: dict[Key, Array]) -> Array:
         """From the gradient by y, which layer k gave, to that by its matrix product; notes those of bias and scale."""
         if k in self.dropouts:
             g = self.dropouts[k].backward(g)
@@ -128,7 +139,7 @@ class Network:
         grads["bias", k] = g.sum(axis=0)
         return g
 
-    def _update(self, grads):
+    def _update(self, grads: dict[Key, Array]) -> None:
         for key, grad in grads.items():
             decayed = key[0] == "weight"  # neither biases nor the scales of batch norm
             self.backend.sgd_step(
@@ -141,14 +152,14 @@ class Network:
                 l1=self.run.l1 if decayed else 0.0,
             )
 
-    def weights(self):
+    def weights(self) -> Array:
         return np.concatenate([param.ravel() for (kind, _), param in self.params.items() if kind == "weight"])
 
 
 class Data:
     """The digits as seed splits them, and the order in which they are learnt."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: int) -> None:
         digits = load_digits()
         x, labels = (digits.data / 16).astype(np.float32), digits.target
         self.rng = np.random.default_rng(seed)
@@ -157,19 +168,19 @@ class Data:
         self.train, self.test = (x[train], labels[train]), (x[test], labels[test])
         self.onehot = np.eye(10, dtype=np.float32)[labels[train]]
 
-    def batches(self):
+    def batches(self) -> Iterator[tuple[Array, Array]]:
         """One epoch."""
         order = self.rng.permutation(TRAIN)
         for rows in np.split(order, TRAIN // BATCH):
             yield self.train[0][rows], self.onehot[rows]
 
 
-def epoch(network, data):
+def epoch(network: Network, data: Data) -> None:
     for x, onehot in data.batches():
         network.train_step(x, onehot)
 
 
-def accuracy(network, x, labels):
+def accuracy(network: Network, x: Array, labels: Array) -> float:
     """In per cent."""
     return 100 * np.mean(network.predict(x) == labels)
 
@@ -183,24 +194,24 @@ class Result:
     """Of one run: accuracies in per cent, (seed, look); the weights of all seeds; seconds an epoch."""
 
     run: Run
-    train: np.ndarray
-    test: np.ndarray
-    weights: np.ndarray
+    train: Array
+    test: Array
+    weights: Array
     time: float
     reference_time: float
 
     @property
-    def accuracies(self):
+    def accuracies(self) -> tuple[float, float]:
         """Of training and test digits, at the end."""
         return self.train[:, -1].mean(), self.test[:, -1].mean()
 
     @property
-    def zeros(self):
+    def zeros(self) -> float:
         """Per cent of the weights that are exactly zero."""
         return 100 * np.mean(self.weights == 0)
 
 
-def learn(run, seed):
+def learn(run: Run, seed: int) -> tuple[list[float], list[float], Array]:
     """Train one network: its accuracies at LOOKS on the digits it saw and on the others, and its weights."""
     data, network = Data(seed), Network(run, seed)
     train, test = [], []
@@ -216,7 +227,7 @@ def learn(run, seed):
 LAYERS = ("batch_norm", "batch_norm_backward", "dropout", "dropout_backward")
 
 
-def time_epoch(run, repeats=20):
+def time_epoch(run: Run, repeats: int = 20) -> tuple[float, float]:
     """Seconds an epoch, of fastreg and of fastreg.reference.
 
     They take turns batch by batch, and the median step counts: on a busy machine a whole epoch is seldom left in peace.
@@ -231,10 +242,11 @@ def time_epoch(run, repeats=20):
                     start = time.perf_counter()
                     network.train_step(*batch)
                     taken.append(time.perf_counter() - start)
-    return (TRAIN // BATCH * median(taken) for taken in steps)
+    ours, theirs = (TRAIN // BATCH * median(taken) for taken in steps)
+    return ours, theirs
 
 
-def experiment(seeds):
+def experiment(seeds: Sequence[int]) -> list[Result]:
     results = []
     with Progress(transient=True) as progress:
         bar = progress.add_task("", total=len(RUNS) * len(seeds))
@@ -249,13 +261,13 @@ def experiment(seeds):
     return results
 
 
-def gain(result, none):
+def gain(result: Result, none: Result) -> tuple[float, float]:
     """Test accuracy over that of `none`: mean and standard error, seed by seed, so that easy and hard splits cancel."""
     gains = result.test[:, -1] - none.test[:, -1]
     return gains.mean(), gains.std(ddof=1) / np.sqrt(len(gains))
 
 
-def table(results):
+def table(results: list[Result]) -> Table:
     none = results[0]
     title = f"{TRAIN} digits learnt, mean of {len(none.test)} seeds"
     caption = "in NumPy: the same epoch with fastreg.reference, which computes in float64"
@@ -281,12 +293,12 @@ def table(results):
     return table
 
 
-def reach(result, level):
+def reach(result: Result, level: float) -> int:
     """The first look at which mean test accuracy is at least `level`."""
     return LOOKS[np.argmax(result.test.mean(axis=0) >= level)]
 
 
-def notes(results):
+def notes(results: list[Result]) -> tuple[str, ...]:
     """What to notice, with the figures of these very runs."""
     by_name = {r.run.name: r for r in results}
     none, decay, strong, lasso = (by_name[n] for n in ("none", "L2 0.0005", "L2 0.003", "L1"))
@@ -313,7 +325,7 @@ def notes(results):
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#777777"
 
 
-def draw_curves(axes, result, none):
+def draw_curves(axes: Axes, result: Result, none: Result) -> None:
     axes.plot(LOOKS, result.train.mean(axis=0), color=ORANGE, lw=2.2, label="the digits it learnt")
     axes.plot(LOOKS, result.test.mean(axis=0), color=BLUE, lw=2.2, label="digits it never saw")
     axes.plot(LOOKS, none.test.mean(axis=0), color=GREY, lw=1.4, ls="--", label="the same, no regulariser", zorder=0)
@@ -323,7 +335,7 @@ def draw_curves(axes, result, none):
     axes.set_title(f"{result.run.name}: {result.accuracies[1]:.1f} % of unseen digits right", loc="left", weight="bold")
 
 
-def draw_weights(axes, result):
+def draw_weights(axes: Axes, result: Result) -> None:
     edges = np.linspace(-0.8, 0.8, 82)  # an odd number of bins, so that one is centred on 0
     nonzero = result.weights[result.weights != 0]
     axes.hist(nonzero, edges, weights=np.full(nonzero.size, 100 / result.weights.size), color=BLUE)
@@ -335,7 +347,7 @@ def draw_weights(axes, result):
     axes.minorticks_off()
 
 
-def picture(results):
+def picture(results: list[Result]) -> Figure:
     figure = Figure(figsize=(16, 10), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08)
     grid = figure.subplots(3, 6, width_ratios=(3, 2) * 3)
@@ -355,7 +367,7 @@ def picture(results):
     return figure
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12, help="how many to average over, at least 2 (12)")
     parser.add_argument("--output", default="digits.png", help="where the picture goes (digits.png)")

@@ -2,7 +2,7 @@
 
 import sys
 
-from fastreg import optim, penalties
+from fastreg import nn, optim, penalties
 from fastreg._boxes import box_iou, ciou_loss, diou_loss, giou_loss
 from fastreg._distances import cdist, cosine_similarity, norm, normalize, normalize_backward
 from fastreg._dropout import dropconnect, dropconnect_backward, dropout, dropout_backward, dropout_mask
@@ -106,6 +106,7 @@ __all__ = [
     "log_softmax_backward",
     "merge_stats",
     "mse_loss",
+    "nn",
     "norm",
     "normalize",
     "normalize_backward",

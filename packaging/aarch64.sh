@@ -57,10 +57,5 @@ echo "the bits of every Case, here and there:"
 ./python "$HOUSE/tests/bits.py" >bits.aarch64
 diff bits.host bits.aarch64 && echo "$(wc -l <bits.host) hashes, all the same"
 
-# Left out: what qemu-user itself does otherwise. It has a thread of its own, may hang in a child that is forked while
-# other threads run, and starts so slowly that nothing has been saved when a test's SIGKILL comes.
 exec ./python -m pytest -p no:cacheprovider --rootdir="$HOUSE" -c "$HOUSE/pyproject.toml" --ignore="$HOUSE/tests/test_house.py" \
-  --deselect="$HOUSE/tests/test_optim_objects.py::test_killed_while_saving_the_old_or_the_new_file_is_there" \
-  --deselect="$HOUSE/tests/test_runtime.py::test_fork_while_other_threads_are_at_work" \
-  --deselect="$HOUSE/tests/test_runtime.py::test_workers_leave_signals_to_the_program" \
   "${@:-$HOUSE/tests}"

@@ -24,9 +24,6 @@ config = fastreg.show_config(mode='dicts')
 print('$model:', config['isa'])
 assert config['isa'] == {'Nehalem': 'baseline', 'Haswell': 'avx2'}['$model'], config"
     ./python -m pytest -p no:cacheprovider --rootdir="$HOUSE" -c "$HOUSE/pyproject.toml" --ignore="$HOUSE/tests/test_house.py" \
-      --deselect="$HOUSE/tests/test_optim_objects.py::test_killed_while_saving_the_old_or_the_new_file_is_there" \
-      --deselect="$HOUSE/tests/test_runtime.py::test_fork_while_other_threads_are_at_work" \
-      --deselect="$HOUSE/tests/test_runtime.py::test_workers_leave_signals_to_the_program" \
-      "${@:-$HOUSE/tests}" # what is deselected: see aarch64.sh
+      "${@:-$HOUSE/tests}"
   )
 done

@@ -777,7 +777,9 @@ def test_killed_while_saving_the_old_or_the_new_file_is_there(tmp_path):
     for _ in range(20):
         process = subprocess.Popen([sys.executable, "-c", SAVES_FOREVER, str(path)], stdout=subprocess.PIPE)
         assert process.stdout.read(1) == b"."
-        time.sleep(rng.uniform(0, 0.05))
+        began, saves = time.perf_counter(), int(rng.integers(1, 6))
+        assert process.stdout.read(saves) == saves * b"."
+        time.sleep(rng.uniform(0, 2) * (time.perf_counter() - began) / saves)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         optimiser = optim.SGD([np.zeros(200_000)], lr=1.0, momentum=1.0)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastreg
-from fastreg import nn, optim, penalties
+from fastreg import nn, optim, penalties, reference
 
 Array = NDArray[Any]
 x: NDArray[np.float32] = np.ones((4, 3), np.float32)
@@ -23,6 +23,7 @@ assert_type(fastreg.layer_norm(x, 3), Array)
 assert_type(fastreg.batch_norm(x, training=True, return_stats=True), tuple[Array, Array, Array])
 assert_type(fastreg.rms_norm(x, 3, return_stats=True), tuple[Array, Array])
 assert_type(fastreg.batch_norm_stats(x), tuple[int, Array, Array])
+assert_type(reference.dropout_mask(7, seed=1), NDArray[np.bool_])
 assert_type(fastreg.show_config(mode="dicts"), dict[str, Any])
 
 assert_type(penalties.L1(0.1)(x), float)
