@@ -574,9 +574,9 @@ SHORT = (
     "the elements do; backward walks a group through the samples, whose slices are not neighbours"
 )
 SHARE = (
-    "beside it stands what threads would gain that cost nothing: the whole on one thread over one thread's share of it, "
-    "alone. Where that is near 1.8 or below, the cores get no more from the caches and memory they share (of SGD at 2²⁰ "
-    "6 of 12 MB take 0.6 of the time); the rest is the pool's: about a microsecond to post a job and to see it done"
+    "beside it stands what threads would gain that cost nothing: the whole on one thread over one thread's share of it "
+    "alone. Where that is near 1.8 or below, two cores get no more from the caches and the memory they share; the rest "
+    "is the pool's: about a microsecond to post a job and to see it done"
 )
 TARGETS = [
     Target("soft_threshold", "np.multiply", 1.05, ((16 * K,), (M,), (16 * M,))),
