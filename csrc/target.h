@@ -30,6 +30,13 @@
 #endif
 #endif
 
+/* clang takes several vectors a turn of its own accord. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FASTREG_UNROLL _Pragma("GCC unroll 4")
+#else
+#define FASTREG_UNROLL
+#endif
+
 #if defined(__clang__)
 #define FASTREG_IVDEP _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
