@@ -44,6 +44,7 @@ TARGETS = {
     "big": (*CORE, "fastreg", "tests/test_memory.py"),
 }
 COMMANDS = {
+    **{target: [*MAKE, target, "EXAMPLES=3"] for target in ("asan", "ubsan", "coverage")},
     "calls": [*PYTEST, "tests/test_bad_calls.py", "tests/test_memory.py"],
     "objects": [*PYTEST, "tests/test_objects.py"],
 }
