@@ -114,9 +114,9 @@ coverage: $(VENV)/.test ## what the tests run: gcov of the C core for each instr
 	$(BIN)/pip install --quiet coverage
 	rm -rf build/coverage
 	FASTREG_COVERAGE=1 $(BIN)/python setup.py -q build --build-base build/coverage --build-lib build/coverage/lib
-	cd build/coverage && PYTHONSAFEPATH=1 PYTHONPATH=lib FASTREG_EXAMPLES=$(EXAMPLES) ../../$(BIN)/python -m coverage run --source=lib/fastreg \
+	cd build/coverage && PYTHONSAFEPATH=1 PYTHONPATH=lib FASTREG_EXAMPLES=$(EXAMPLES) ../../$(BIN)/python -m coverage run --rcfile=../../pyproject.toml \
 		-m pytest -q -p no:cacheprovider ../../tests
-	cd build/coverage && ../../$(BIN)/python ../../tests/covered.py .
+	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python ../../tests/covered.py .
 
 broken: build/fuzz/fuzz build/tsan/threads ## that the fuzzer and ThreadSanitizer notice kernels and a pool broken on purpose
 	$(PYTHON) tests/broken.py

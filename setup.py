@@ -3,7 +3,7 @@
 Switches, from the environment:
     FASTREG_DEBUG=1            -O0 -g, no optimisation
     FASTREG_SANITIZE=address   -fsanitize=… (address, undefined, thread; several with commas)
-    FASTREG_COVERAGE=1         gcov counters, in the lines of .pyx files for what Cython generates
+    FASTREG_COVERAGE=1         gcov counters
     FASTREG_WERROR=1           warnings of the C core are errors
 """
 
@@ -64,7 +64,7 @@ class BuildExt(build_ext):
                 compile_args += [f"-fsanitize={switch('SANITIZE')}", "-fno-sanitize-recover=all", "-g"]
                 link_args += [f"-fsanitize={switch('SANITIZE')}"]
             if switch("COVERAGE"):
-                compile_args += ["-O1", "--coverage"]
+                compile_args += ["-O0", "--coverage"]  # an optimised line counts for another
                 link_args += ["--coverage"]
             if switch("WERROR"):
                 compile_args += ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
@@ -84,7 +84,7 @@ setup(
             "cdivision": True,
             "freethreading_compatible": True,
         },
-        **({"force": True, "build_dir": "build/coverage/c", "emit_linenums": True} if switch("COVERAGE") else {}),
+        **({"force": True, "build_dir": "build/coverage/c"} if switch("COVERAGE") else {}),
     ),
     cmdclass={"build_ext": BuildExt},
     options={"build_ext": {"parallel": True}} | ({"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {}),

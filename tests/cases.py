@@ -492,7 +492,7 @@ def slice_norms(function: str, label: str, inputs, shapes, large, ulps: float = 
 
 
 ROWS, WIDE, PLANES = ((9, 48), (2, 3, 48), (1, 48), (5, 1, 48)), ((2, 20000), (1, 20000)), ((3, 6, 40), (2, 2, 6, 40))
-IMAGES = ((4, 6), (2, 3, 5), (2, 6, 4, 5), (3, 6, 70), (2, 3, 9000))
+IMAGES = ((4, 6), (2, 6, 4), (2, 3, 5), (2, 6, 4, 5), (3, 6, 70), (2, 3, 9000))
 SIGNALS = ((4, 6, 5), (2, 6, 4, 5), (3, 2, 70), (1, 2, 9000))
 STATS = {"return_stats": True}
 NORM += [

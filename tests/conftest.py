@@ -24,3 +24,9 @@ def as_imported():
 def pool():
     """Every call of two blocks or more is a job of the pool."""
     runtime._ignore_cutoffs(True)
+
+
+@pytest.fixture(params=ISAS)
+def every_isa(request):
+    """For what no Case reaches (test_laws.py runs over all): corners of a kernel, on each instruction set."""
+    runtime._use_isa(request.param)

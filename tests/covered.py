@@ -5,12 +5,27 @@ python tests/covered.py folder      of the objects and their .gcda files, and of
 
 import collections
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parent.parent
 NEEDED = {"kernels": 100.0, "pool": 100.0}
+MARK = re.compile(r'\s*/\* "(fastreg/\w+\.pyx)":(\d+)$')  # Cython's, before what it made of a line
+BETWEEN = ("/* #### Code section", '/* "')  # what Cython brings along; lines of other files
+
+
+def origins(generated: Path) -> list[tuple[Path, int] | None]:
+    """Of each line of Cython's C, the line of the .pyx that it was made of."""
+    found, origin = [], None
+    for line in generated.read_text().splitlines():
+        if mark := MARK.match(line):
+            origin = Path(mark[1]), int(mark[2])
+        elif line.lstrip().startswith(BETWEEN):
+            origin = None
+        found.append(origin)
+    return found
 
 
 def lines_of(data: Path):
@@ -18,19 +33,23 @@ def lines_of(data: Path):
     done = subprocess.run(["gcov", "--json-format", "--stdout", data], capture_output=True, text=True, check=True)
     for text in done.stdout.splitlines():
         for file in json.loads(text)["files"]:
-            path = Path(file["file"])
-            path = path if path.is_absolute() else HOUSE / path
-            if HOUSE in path.parents and path.suffix in (".c", ".h", ".inc", ".pyx") and "build" not in path.parts:
+            path = HOUSE / file["file"]
+            if path.parent in (HOUSE / "csrc", HOUSE / "csrc/kernels"):
                 for line in file["lines"]:
                     yield path.relative_to(HOUSE), line["line_number"], line["count"]
+            elif path.parent.name == "fastreg" and path.suffix == ".c":
+                origin = origins(path)
+                for line in file["lines"]:
+                    if origin[line["line_number"] - 1]:
+                        yield *origin[line["line_number"] - 1], line["count"]
 
 
 def part_of(data: Path, path: Path) -> str:
+    if path.suffix == ".pyx":
+        return path.name
     if path.suffix == ".inc" or path.name in ("lanes.h", "elementary.h", "instantiate.h"):
         return f"kernels, {data.stem.removeprefix('isa_')}"
-    return {"pool.c": "pool", "fpmode.h": "pool"}.get(
-        path.name, f"csrc/{path.name}" if path.suffix != ".pyx" else path.name
-    )
+    return "pool" if path.name in ("pool.c", "fpmode.h") else "rest of the core"
 
 
 def main(folder: Path) -> int:

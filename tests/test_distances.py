@@ -36,6 +36,7 @@ def test_norm_neither_overflows_nor_vanishes_in_between(p, scale):
             assert abs(mpmath.mpf(float(got)) - wanted) <= max(64 * 2.0**-52 * wanted, 5e-324)
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 @pytest.mark.parametrize("p", [1, 2])
 def test_norm_is_within_two_ulp(p, dtype):
@@ -165,6 +166,7 @@ def test_bad_calls_are_refused(kind, word, call):
         call(np.ones((2, 3)))
 
 
+@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("p", [2, 1, 3, 1.5, np.inf, -np.inf, 0.5])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_normalize_backward_is_the_derivative(p, axis):
@@ -206,6 +208,7 @@ def test_cosine_similarity_at_the_edges():
 # ---- cdist -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan", "chebyshev", "minkowski"])
 def test_near_points_do_not_cancel(metric, dtype):
@@ -226,6 +229,7 @@ def test_near_points_do_not_cancel(metric, dtype):
             )
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan", "chebyshev", "minkowski", "cosine", "dot"])
 def test_against_itself_is_half_the_work_and_the_same(metric, dtype):
@@ -238,6 +242,7 @@ def test_against_itself_is_half_the_work_and_the_same(metric, dtype):
             assert not np.diag(got).any()
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 def test_extreme_distances(dtype):
     info = np.finfo(dtype)

@@ -189,6 +189,7 @@ def test_parts_of_channels_are_parts_of_the_whole(p, offset):
     assert np.array_equal(np.concatenate(parts), fastreg.dropout(x, **stream))
 
 
+@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_zero_and_one_are_exact(dtype):
     x = np.array([1.5, -2.0, np.nan, np.inf, -0.0], dtype)

@@ -244,6 +244,7 @@ def test_slopes_at_and_beside_their_kinks(dtype):
     np.testing.assert_array_equal(slope, [0, 0])
 
 
+@pytest.mark.usefixtures("every_isa")
 def test_large_gradients_are_the_small_ones():
     """Above 16 MB gradients are stored past the caches; not a bit may depend on it."""
     x, t = np.random.default_rng(5).normal(size=(2, (1 << 22) + 5)).astype(np.float32)
@@ -296,6 +297,7 @@ def entropy(x, q):
     return losses
 
 
+@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("kind", ["indices", "probabilities"])
@@ -333,6 +335,7 @@ def test_cross_entropy_has_classes_on_axis_1(dtype):
         assert np.array_equal(out, grad)
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 def test_cross_entropy_ignores_what_it_is_told_to(dtype):
     x = np.random.default_rng(9).normal(size=(4, 3)).astype(dtype)

@@ -53,7 +53,8 @@ def test_each_allocation_fails_in_turn(tmp_path):
     library = tmp_path / "failing.so"
     source = Path(__file__).parent / "c" / "failing.c"
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    environ = os.environ | {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(library)}
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environ = os.environ | {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(library), "PYTHONPATH": path}
     program = [sys.executable, Path(__file__).parent / "failing.py"]
     done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
     print(done.stdout)

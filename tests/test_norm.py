@@ -309,6 +309,28 @@ def test_every_way_through_the_kernels_gives_the_same_bits(dtype, shape, pool):
                     assert np.array_equal(got, want)
 
 
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+@pytest.mark.parametrize("shape", [(7, 3, 200_003), (4100, 1030)], ids=str)
+def test_results_that_go_past_the_caches(dtype, shape):
+    """Above 16 MB they are stored without being read; in another layout they are not, and not a bit depends on it."""
+    x, grad = np.random.default_rng(0).standard_normal((2, *shape)).astype(dtype)
+    weight, bias = np.random.default_rng(1).standard_normal((2, shape[1])).astype(dtype)
+    rows = np.random.default_rng(2).standard_normal((2, shape[-1])).astype(dtype)
+
+    def results(layout):
+        a, g = layout(x), layout(grad)
+        y, mean, rstd = fastreg.batch_norm(a, None, None, weight, bias, training=True, return_stats=True)
+        yield y
+        yield from fastreg.batch_norm_backward(g, a, mean, rstd, weight)
+        yield fastreg.batch_norm(a, mean, rstd, weight, activation="relu")
+        yield fastreg.layer_norm(a, shape[-1], *rows)
+        yield fastreg.rms_norm(a, shape[-1], rows[0])
+
+    for past, through in zip(results(np.ascontiguousarray), results(np.asfortranarray), strict=True):
+        assert np.array_equal(past, through)
+
+
 # ---- layer, RMS, group and instance norm -------------------------------------------------------------------------
 
 

@@ -519,6 +519,7 @@ def test_norms_that_overflow_when_squared():
     assert np.allclose(grads[0], 0.5)
 
 
+@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_norms_that_are_not_finite_clip_nothing(bad):
     grads = [np.ones(3), np.array([1.0, bad])]

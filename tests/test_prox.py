@@ -556,6 +556,7 @@ def test_few_labels_of_many_elements(dtype, order):
         assert_allclose(got[labels == label], own * factor, rtol=2 * eps(dtype) + own.size * 2.0**-53)
 
 
+@pytest.mark.usefixtures("every_isa")
 def test_groups_of_very_different_sizes_side_by_side():
     x = np.array([3e200, 3.0, 3e-200, 4e200, 4.0, 4e-200, 0.0])
     labels = [0, 1, 2, 0, 1, 2, 3]
@@ -570,6 +571,7 @@ def test_groups_of_very_different_sizes_side_by_side():
         assert_allclose(got if axis == 0 else got.T, wanted, rtol=1e-15)
 
 
+@pytest.mark.usefixtures("every_isa")
 def test_a_nan_stays_in_its_group():
     x = np.array([[3.0, np.nan, 4.0], [3.0, 0.0, 4.0], [np.inf, 1.0, 1.0]])
     wanted = [[np.nan] * 3, [1.5, 0.0, 2.0], [np.inf, 1.0, 1.0]]
@@ -597,6 +599,7 @@ def test_every_axis_of_every_layout(shape):
                     assert_allclose(got, wanted, rtol=0, atol=1e-15)
 
 
+@pytest.mark.usefixtures("every_isa")
 def test_weights_of_zero_leave_their_group_alone():
     x = np.array([1.0, 2.0, 3.0])
     for lam in (1.0, np.inf):
@@ -676,3 +679,25 @@ def test_labels_that_are_not_aligned(function):
     assert not apart.flags.aligned
     lam = {"lam": 0.5} if function is fastreg.prox_group_lasso else {"l1": 0.1, "lam": 0.5}
     assert np.array_equal(function(x, groups=apart, **lam), function(x, groups=labels, **lam))
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+def test_parameters_of_each_element_are_those_of_many_calls(dtype):
+    """Some of a function's parameters an array each, the others numbers; steps of 0, at which SCAD has no slope."""
+    x = np.linspace(-3, 3, 41).astype(dtype)
+    lower, upper = np.linspace(-2, 0, 41).astype(dtype), np.linspace(0.5, 1.5, 41).astype(dtype)
+    calls = [
+        (fastreg.project_box, {"lower": lower, "upper": upper}, {}),
+        (fastreg.project_box, {"lower": lower}, {"upper": 0.75}),
+        (fastreg.project_box, {"upper": upper}, {"lower": -0.5}),
+        *((fastreg.prox_elastic_net, {"l1": upper, "l2": -lower}, {"step": step}) for step in (0.0, 0.7)),
+        *((fastreg.prox_scad, {"lam": upper}, {"step": step}) for step in (0.0, 0.7)),
+        (fastreg.prox_scad, {}, {"lam": 0.5, "step": 0.0}),
+    ]
+    for function, each, options in calls:
+        wanted = [
+            function(x[i : i + 1], **{name: float(v[i]) for name, v in each.items()}, **options)[0]
+            for i in range(x.size)
+        ]
+        assert function(x, **each, **options).tobytes() == np.array(wanted, dtype).tobytes(), (function, options)

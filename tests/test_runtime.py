@@ -151,11 +151,28 @@ def test_forked_children_start_fresh():
             assert runtime._workers_started() == 3
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+    child = os.fork()
     use()
+    assert runtime._workers_started() == 3
+    if child == 0:
+        sys.exit()  # as programs end
+    assert os.waitpid(child, 0)[1] == 0
     print("done")
     """
     )
     assert answer(code) == "done"
+
+
+@linux
+def test_a_system_that_does_not_tell_which_cpus_are_ours(tmp_path):
+    """As with more CPUs than a set holds: all that are there count, and threads run where they are put."""
+    source, library = tmp_path / "silent.c", tmp_path / "silent.so"
+    source.write_text("int sched_getaffinity(int pid, unsigned long size, void *set) { return -1; }")
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, source], check=True)
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
+    code = "import fastreg; print(fastreg.get_num_threads())\n" + textwrap.dedent(USE_THREADS) + "use()\nuse()"
+    assert int(answer(code, LD_PRELOAD=preload, OPENBLAS_NUM_THREADS="1", FASTREG_NUM_THREADS="")) == os.cpu_count()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
