@@ -9,6 +9,7 @@ from conftest import DTYPES
 from layouts import LAYOUTS
 
 import fastreg
+from fastreg import reference
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -287,3 +288,15 @@ def test_sums_over_any_axis_and_stride(axis, layout):
     assert abs(fastreg.l1_loss(x, np.zeros_like(x), reduction="sum") - 2 * exact) <= 2 * np.spacing(
         np.float32(2 * exact)
     )
+
+
+@pytest.mark.parametrize("p", [0, 1, 2, 3, math.inf])
+def test_the_reference_has_the_same_gradient(p):
+    """Sums of six products: 12 roundings in either, of terms no larger than the largest gradient over the norm."""
+    rng = np.random.default_rng(0)
+    grad, x = rng.standard_normal((2, 4, 6))
+    ours = fastreg.normalize_backward(grad, x, p)
+    assert np.abs(ours - reference.normalize_backward(grad, x, p)).max() <= 40 * 2.0**-53 * np.abs(grad).max() * 6
+    out = np.empty_like(x)
+    assert reference.normalize(x, p, out=out) is out
+    assert np.abs(out - fastreg.normalize(x, p)).max() <= 16 * 2.0**-53 * np.abs(out).max()

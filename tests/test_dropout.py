@@ -10,6 +10,7 @@ from conftest import DTYPES, ISAS
 
 import fastreg
 from fastreg import fastreg_runtime as runtime
+from fastreg import reference
 from fastreg.reference.dropout import philox4x32
 
 DATA = Path(__file__).parent / "data"
@@ -381,3 +382,11 @@ def test_bad_calls_of_dropconnect(bad, name):
             fastreg.dropconnect_backward(np.ones((4, 3)), **given)
     with pytest.raises(ValueError, match="grad"):
         fastreg.dropconnect_backward(np.ones((4, 2)), np.ones((4, 5)), np.ones((3, 5)), seed=0)
+
+
+def test_the_reference_draws_the_same_masks():
+    for shape, axis, packed in (((5, 7), None, False), ((5, 7), 1, False), (13, None, True), ((), None, False)):
+        options = {"seed": 9, "offset": 3, "axis": axis, "packed": packed}
+        ours, theirs = fastreg.dropout_mask(shape, 0.3, **options), reference.dropout_mask(shape, 0.3, **options)
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)

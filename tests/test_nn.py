@@ -177,3 +177,39 @@ def test_norm_layers_without_parameters_and_bad_ones():
             nn.LayerNorm(4, affine=affine, dtype=np.int32)
     with pytest.raises(ValueError, match=r"eval mode.*layer_norm.*group_norm"):
         nn.BatchNorm(4).forward(np.ones((1, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Dropout(0.3, seed=7, mode="vanilla", axis=1),
+        nn.DropConnect(3, 2, 0.25, bias=False, seed=5),
+        nn.BatchNorm(4, eps=1e-3, momentum=0.5, affine=False, axis=-1, activation="relu", dtype=np.float64),
+        nn.LayerNorm((2, 3), affine=False),
+        nn.RMSNorm(3, eps=1e-3),
+        nn.GroupNorm(2, 4, eps=1e-3),
+        nn.InstanceNorm(4, affine=True),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_repr_evaluates_back(layer):
+    again = eval(repr(layer), vars(nn) | {"np": np})
+    assert type(again) is type(layer)
+    assert repr(again) == repr(layer)
+
+
+def test_a_layer_is_a_function():
+    x = np.arange(6.0).reshape(2, 3)
+    layer = nn.LayerNorm(3, dtype=np.float64)
+    assert np.array_equal(layer(x), layer.forward(x))
+    for method in (nn.Layer().forward, nn.Layer().backward):
+        with pytest.raises(NotImplementedError):
+            method(x)
+
+
+def test_a_state_of_another_shape_is_refused():
+    layer = nn.LayerNorm(3)
+    for bad in (np.zeros(4, np.float32), np.zeros(3)):
+        with pytest.raises(ValueError, match=r"state: got weight of shape .* are needed"):
+            layer.load_state_dict({"weight": bad, "bias": np.zeros(3, np.float32)})
+    assert np.array_equal(layer.params["weight"], np.ones(3))

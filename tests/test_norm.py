@@ -12,9 +12,21 @@ from conftest import DTYPES, ISAS
 
 import fastreg
 from fastreg import fastreg_runtime as runtime
+from fastreg import reference
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-SHAPES = [(3, 5), (2, 3), (9, 70), (600, 7), (4, 3, 7), (700, 5, 3), (5, 20, 16), (3, 4, 5, 6), (2, 3, 100, 101)]
+SHAPES = [
+    (3, 5),
+    (2, 3),
+    (9, 70),
+    (600, 7),
+    (4, 3, 7),
+    (700, 5, 3),
+    (5, 20, 16),
+    (3, 4, 5, 6),
+    (2, 3, 100, 101),
+    (8, 70, 64),
+]
 
 
 def oracle(x, weight, bias, grad, *, eps, relu=False, training=True, mean=None, var=None):
@@ -547,3 +559,13 @@ def test_two_processes_normalise_one_batch():
     distance = float(re.search(r"two processes: (\S+) from one process", run.stdout).group(1))
     # The largest |y| is about 5, where a unit in the last place is 4.8e-7.
     assert distance <= 4.8e-7
+
+
+def test_parts_merge_as_in_the_reference():
+    x = np.random.default_rng(0).standard_normal((20, 3)) + 5
+    parts = [reference.batch_norm_stats(x[:7]), reference.batch_norm_stats(x[7:])]
+    for ours, theirs, whole in zip(
+        fastreg.merge_stats(*parts), reference.merge_stats(*parts), reference.batch_norm_stats(x), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=8 * 2.0**-53)  # a few roundings of terms of one sign
+        np.testing.assert_allclose(ours, whole, rtol=1e-13)  # 20 terms' roundings, of deviations from another mean

@@ -1,5 +1,6 @@
 """What the optimisers promise: torch's trajectories, all or nothing, the bits of the single update, checkpoints."""
 
+import io
 import json
 import math
 import os
@@ -879,3 +880,63 @@ def test_the_reference_knows_the_same_start():
     reference.ftrl_step(again, np.zeros(3), z.copy(), n.copy(), **options)
     # A step without gradient leaves z and n, so param is the closed form of them.
     assert np.allclose(again, w, rtol=1e-15)
+
+
+def test_repr_says_what_is_optimised():
+    groups = [{"params": [np.ones(2), np.ones(3)], "lr": 0.5}, {"params": [np.ones(1)]}]
+    lines = repr(optim.SGD(groups, lr=0.25, momentum=0.9)).splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("SGD(", ")", 4)
+    assert "    2 tensors: lr=0.5, " in lines[1] + ", "
+    assert "    1 tensor: lr=0.25, " in lines[2] + ", "
+
+
+def test_a_number_of_numpy_is_saved(tmp_path):
+    one, other = (optim.SGD([np.ones(2)], lr=np.float32(0.1), momentum=0.9) for _ in range(2))
+    one.step([np.ones(2)])
+    one.save(tmp_path / "state")
+    other.load(tmp_path / "state")
+    assert everything(other)[1:] == everything(one)[1:]
+    strange = optim.SGD([np.ones(2)], lr=0.1)
+    strange.param_groups[0]["lr"] = 1j
+    with pytest.raises(TypeError, match="complex"):
+        strange.save(tmp_path / "state")
+
+
+def test_files_that_are_almost_checkpoints(tmp_path, monkeypatch):
+    optimiser = optim.SGD([np.ones(2)], lr=0.1, momentum=0.9)
+    optimiser.step([np.ones(2)])
+    path = tmp_path / "state"
+    optimiser.save(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(entry)) for name, entry in entries.items()}
+    before = everything(optimiser)
+
+    def refused(message, changed):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, entry in (entries | changed).items():
+                archive.writestr(name, entry)
+        with pytest.raises(ValueError, match=message):
+            optimiser.load(path)
+        assert everything(optimiser) == before
+
+    def entry(array, version=(1, 0)):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, array, version)
+        return file.getvalue()
+
+    buffer = "0.momentum_buffer.npy"
+    refused("version", {buffer: entry(arrays["0.momentum_buffer"], (2, 0))})
+    refused("cut off", {buffer: entries[buffer][:-1]})
+    # Another format's own checksum is right.
+    meta = json.dumps(json.loads(arrays["meta"].tobytes()) | {"format": 99}).encode()
+    rest = {name: x for name, x in arrays.items() if name not in ("meta", "sha256")}
+    checksum = np.frombuffer(optim._checksum(meta, rest), np.uint8)
+    refused("format is another", {"meta.npy": entry(np.frombuffer(meta, np.uint8)), "sha256.npy": entry(checksum)})
+
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(optim, "_parsed", no_memory)
+    with pytest.raises(MemoryError):
+        optimiser.load(path)

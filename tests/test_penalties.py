@@ -18,6 +18,7 @@ from fastreg.penalties import (
     GroupLasso,
     LInf,
     Nuclear,
+    Penalty,
     SparseGroupLasso,
 )
 
@@ -308,3 +309,20 @@ def test_in_pyproximal_s_primal_dual():
         pyproximal.L2(b=b), L1(1.5), differences, np.zeros(6), tau=0.5, mu=0.45, niter=4000
     )
     assert_allclose(w, fastreg.prox_tv1d(b, 1.5), atol=1e-6)
+
+
+def test_weights_of_groups_along_an_axis():
+    w = np.array([[3.0, 4.0], [0.0, 2.0]])
+    weights = np.array([0.5, 3.0])
+    assert GroupLasso(2.0, axis=1, weights=weights)(w) == 2.0 * (0.5 * 5.0 + 3.0 * 2.0)
+    assert GroupLasso(2.0, axis=0, weights=weights)(w) == 2.0 * (0.5 * 3.0 + 3.0 * np.sqrt(20.0))
+    assert GroupLasso(2.0, weights=[0.5])(np.array([3.0, 4.0])) == 5.0
+
+
+def test_a_penalty_of_ones_own_says_what_it_lacks():
+    class Own(Penalty):
+        pass
+
+    for method in (Own(), Own().subgradient, Own().prox):
+        with pytest.raises(NotImplementedError):
+            method(np.ones(3))
