@@ -300,3 +300,19 @@ def test_the_reference_has_the_same_gradient(p):
     out = np.empty_like(x)
     assert reference.normalize(x, p, out=out) is out
     assert np.abs(out - fastreg.normalize(x, p)).max() <= 16 * 2.0**-53 * np.abs(out).max()
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+def test_a_nan_in_any_row_is_that_row_s(dtype):
+    """Rows are taken in tiles, points in vectors; neither may hide it."""
+    x, y = np.zeros((300, 3), dtype), np.ones((70, 3), dtype)
+    for row in (0, 7, 150, 299):
+        for point in (0, 33, 69):
+            a, b = x.copy(), y.copy()
+            a[row, 1] = b[point, 2] = np.nan
+            for metric in ("chebyshev", "manhattan"):
+                got = fastreg.cdist(a, b, metric=metric)
+                wanted = np.full((300, 70), 1.0 if metric == "chebyshev" else 3.0)
+                wanted[row] = wanted[:, point] = np.nan
+                assert np.array_equal(got, wanted, equal_nan=True)

@@ -323,6 +323,6 @@ def test_a_penalty_of_ones_own_says_what_it_lacks():
     class Own(Penalty):
         pass
 
-    for method in (Own(), Own().subgradient, Own().prox):
+    for method in (Own(), Own().grad, Own().prox):
         with pytest.raises(NotImplementedError):
             method(np.ones(3))
