@@ -92,7 +92,7 @@ def write_report(place: Path) -> None:
     missing = "No report has been made in this tree yet: `make bench` writes one.\n"
     text = report.read_text() if report.exists() else missing
     # The page has a title of its own; pictures beside the report are copied with it.
-    for picture in report.parent.glob("*.png") if report.exists() else ():
+    for picture in report.parent.glob("*.svg") if report.exists() else ():
         (place / picture.name).write_bytes(picture.read_bytes())
     (place / "report.md").write_text("\n".join("#" * line.startswith("#") + line for line in text.splitlines()) + "\n")
 
