@@ -138,22 +138,61 @@ FASTREG_INLINE double sum_lanes(const double *lane)
     return s[0];
 }
 
-/* The same, of lanes that are in registers. */
+/* The last steps of that tree, of the lanes of one vector, and likewise the largest of them. By name, since GCC goes by
+ * way of memory and scalars: that costs as much as the terms of 64 elements. */
+#if FASTREG_X86_TARGETS
+#if defined(FASTREG_TARGET_AVX512)
+#define HALVE(op, v) _mm256_##op##_pd(_mm512_castpd512_pd256((__m512d)(v)), _mm512_extractf64x4_pd((__m512d)(v), 1))
+#define QUARTER(op, v) _mm_##op##_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1))
+#define PAIR(op, v) QUARTER(op, HALVE(op, v))
+#elif defined(FASTREG_TARGET_AVX2)
+#define PAIR(op, v) _mm_##op##_pd(_mm256_castpd256_pd128((__m256d)(v)), _mm256_extractf128_pd((__m256d)(v), 1))
+#else
+#define PAIR(op, v) (__m128d)(v)
+#endif
+FASTREG_INLINE double sum_vector(vdouble v)
+{
+    const __m128d pair = PAIR(add, v);
+    return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));
+}
+FASTREG_INLINE double largest_in(vdouble v)
+{
+    const __m128d pair = PAIR(max, v);
+    return _mm_cvtsd_f64(_mm_max_sd(pair, _mm_unpackhi_pd(pair, pair)));
+}
+#undef HALVE
+#undef QUARTER
+#undef PAIR
+#else
+#define FOLD(name, term)                                             \
+    FASTREG_INLINE double name(vdouble v)                            \
+    {                                                                \
+        double s[SUM_LANES / SUM_VECTORS];                           \
+        memcpy(s, &v, sizeof v);                                     \
+        for (int half = SUM_LANES / SUM_VECTORS / 2; half > 0; half /= 2) \
+            for (int l = 0; l < half; l++)                           \
+                s[l] = term(s[l], s[l + half]);                      \
+        return s[0];                                                 \
+    }
+#define ADD_(a, b) ((a) + (b))
+#define LARGER_(a, b) ((a) > (b) ? (a) : (b))
+FOLD(sum_vector, ADD_)
+FOLD(largest_in, LARGER_)
+#undef FOLD
+#undef ADD_
+#undef LARGER_
+#endif
+
+/* The same, of all lanes, in registers. */
 FASTREG_INLINE double sum_vectors(const vdouble *v)
 {
-    enum { EACH = SUM_LANES / SUM_VECTORS };
     vdouble sum[SUM_VECTORS];
-    double s[EACH];
     for (int i = 0; i < SUM_VECTORS; i++)
         sum[i] = v[i];
     for (int half = SUM_VECTORS / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
             sum[i] += sum[i + half];
-    memcpy(s, sum, sizeof s);
-    for (int half = EACH / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            s[l] += s[l + half];
-    return s[0];
+    return sum_vector(sum[0]);
 }
 
 /* Blocks' sums are added with their rounding errors kept (Knuth's two-sum), so that the error of a sum does not grow
