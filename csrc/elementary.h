@@ -112,6 +112,49 @@ FASTREG_INLINE T FN(exp_times)(T x, int boost)
 
 FASTREG_INLINE T FN(exp_boosted)(T x, T lowest) { return FN(exp_times)(lowest > x ? lowest : x, BOOST); }
 
+/* Four at a time, step by step, the same bits: a core looks ahead by the instructions of three or four exponentials, and
+ * where these are one after the other waits for the end of each. */
+#define EACH_OF_FOUR for (int k = 0; k < 4; k++)
+FASTREG_INLINE void FN(four_exp_reduced)(T *x, const T *shifted, T shift)
+{
+    T n[4], r[4], r2[4];
+    EACH_OF_FOUR n[k] = shifted[k] - shift;
+    EACH_OF_FOUR r[k] = x[k] - n[k] * LN2_HI;
+    EACH_OF_FOUR r[k] = r[k] - n[k] * LN2_LO;
+    EACH_OF_FOUR r2[k] = r[k] * r[k];
+    EACH_OF_FOUR x[k] = EXP_TERMS(r[k], r2[k]);
+    EACH_OF_FOUR x[k] = 1 + (r[k] + r2[k] * x[k]);
+}
+
+FASTREG_INLINE void FN(four_exp_times)(T *x, int boost)
+{
+    const T shift = SHIFT + (T)(BIAS + boost);
+    T shifted[4];
+    EACH_OF_FOUR shifted[k] = x[k] * LOG2_E + shift;
+    FN(four_exp_reduced)(x, shifted, shift);
+    EACH_OF_FOUR x[k] *= FN(of_bits)(FN(to_bits)(shifted[k]) << MANTISSA);
+}
+
+FASTREG_INLINE void FN(four_exp_boosted)(T *x, T lowest)
+{
+    EACH_OF_FOUR x[k] = lowest > x[k] ? lowest : x[k];
+    FN(four_exp_times)(x, BOOST);
+}
+
+FASTREG_INLINE void FN(four_exp)(T *x)
+{
+    T shifted[4];
+    EACH_OF_FOUR x[k] = LOWEST > x[k] ? LOWEST : x[k];
+    EACH_OF_FOUR x[k] = HIGHEST < x[k] ? HIGHEST : x[k];
+    EACH_OF_FOUR shifted[k] = x[k] * LOG2_E + SHIFT;
+    FN(four_exp_reduced)(x, shifted, SHIFT);
+    EACH_OF_FOUR
+    {
+        const BITS exponent = FN(to_bits)(shifted[k]) - FN(to_bits)(SHIFT) + 2 * BIAS, half = exponent >> 1;
+        x[k] = x[k] * FN(of_bits)(half << MANTISSA) * FN(of_bits)((exponent - half) << MANTISSA);
+    }
+}
+
 /* 1/(1 + e^−x). From `near` on 1 + e^−x is 1, and below -far the result is 0; between them one factor holds e^−x. */
 FASTREG_INLINE T FN(logistic)(T x, T near, T far)
 {
@@ -120,6 +163,16 @@ FASTREG_INLINE T FN(logistic)(T x, T near, T far)
     x = far < x ? far : x;
     return 1 / BOOSTED / (1 / BOOSTED + FN(exp_times)(x, -BOOST));
 }
+
+FASTREG_INLINE void FN(four_logistic)(T *x, T near, T far)
+{
+    EACH_OF_FOUR x[k] = -x[k];
+    EACH_OF_FOUR x[k] = -near > x[k] ? -near : x[k];
+    EACH_OF_FOUR x[k] = far < x[k] ? far : x[k];
+    FN(four_exp_times)(x, -BOOST);
+    EACH_OF_FOUR x[k] = 1 / BOOSTED / (1 / BOOSTED + x[k]);
+}
+#undef EACH_OF_FOUR
 
 /* log(1 + y) from s = y/(2 + y), for 0 <= y <= 1: within 3 ulp. */
 FASTREG_INLINE T FN(log1p_of)(T s)

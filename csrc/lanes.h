@@ -195,6 +195,23 @@ FASTREG_INLINE double sum_vectors(const vdouble *v)
     return sum_vector(sum[0]);
 }
 
+/* Of a vector of floats: widened first, which makes −0 a 0, so that a largest of zeros has one sign everywhere. */
+enum { FLOAT_HALVES = sizeof(vfloat) / sizeof(float) * sizeof(double) / sizeof(vdouble) };
+FASTREG_INLINE double sum_of_lanes_f32(vfloat v)
+{
+    vdouble wide[2] = {{0}, {0}};
+    accumulate_f32(wide, 0, v);
+    return sum_vector(FLOAT_HALVES == 2 ? wide[0] + wide[1] : wide[0]);
+}
+FASTREG_INLINE double largest_lane_f32(vfloat v)
+{
+    vdouble wide[2] = {{0}, {0}};
+    accumulate_f32(wide, 0, v);
+    return largest_in(FLOAT_HALVES == 2 ? larger_f64(wide[0], wide[1]) : wide[0]);
+}
+FASTREG_INLINE double sum_of_lanes_f64(vdouble v) { return sum_vector(v); }
+FASTREG_INLINE double largest_lane_f64(vdouble v) { return largest_in((vdouble){0} + v); }
+
 /* Blocks' sums are added with their rounding errors kept (Knuth's two-sum), so that the error of a sum does not grow
  * with the number of blocks. An infinite sum keeps its sign: inf − inf in the error term is left out. */
 typedef struct {

@@ -82,8 +82,8 @@ cdef enum:
     NONE, MEAN, SUM
     # Sums of calls up to this many chunks fit on the stack.
     FEW_PARTIALS = 64
-    # Bytes of a gradient from which it is written past the caches (measured).
-    STREAM_FROM = 1 << 24
+    # Bytes of a gradient from which it is written past the caches: it and two operands as large leave them anyway (measured).
+    STREAM_FROM = 1 << 23
 
 
 # What the parameter of a loss may be at most, and from where on it has a finite reciprocal.
