@@ -223,6 +223,22 @@ def test_many_callers_while_the_number_of_threads_changes(pool):
     assert not failures
 
 
+def test_calls_end_while_others_take_every_cpu(pool):
+    """A worker that waits for a CPU, or loses it inside a block, costs time and nothing else."""
+    x = np.linspace(-1, 1, 1 << 18)
+    wanted = fastreg.soft_threshold(x, 0.25)
+    spin = [sys.executable, "-c", "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"]
+    spinning = [subprocess.Popen(spin) for _ in range(2 * os.cpu_count())]
+    try:
+        for threads in [2, 3, 8] * 30:
+            fastreg.set_num_threads(threads)
+            assert np.array_equal(fastreg.soft_threshold(x, 0.25), wanted)
+    finally:
+        for other in spinning:
+            other.kill()
+            other.wait()
+
+
 def test_the_gil_is_released_during_work():
     x = np.ones(1 << 24, np.float32)
     out = np.empty_like(x)
