@@ -1,8 +1,13 @@
 """The same values in every memory layout that a user can hold."""
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Callable
 
 import numpy as np
+
+MPROTECT = None if sys.platform == "win32" else ctypes.CDLL(None).mprotect
 
 
 def _into(view: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -49,8 +54,19 @@ def new_axis(x):
     return _into(np.empty_like(x)[..., np.newaxis], x[..., np.newaxis])[..., 0]
 
 
+def fenced(x):
+    """The memory behind its last byte cannot be touched: reads and writes beyond an array end the process."""
+    size = -(-x.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    fence = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + size
+    if MPROTECT:
+        assert MPROTECT(ctypes.c_void_p(fence), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    inside = np.frombuffer(memory, np.uint8)[size - x.nbytes : size]
+    return _into(inside.view(x.dtype).reshape(x.shape), x)
+
+
 # Arrays that are updated in place may be any of these; byte-swapped ones are refused.
 NATIVE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    f.__name__: f for f in (fortran, permuted, negative, stepped, misaligned, offset, new_axis)
+    f.__name__: f for f in (fortran, permuted, negative, stepped, misaligned, offset, new_axis, fenced)
 }
 LAYOUTS = NATIVE | {"swapped": swapped}
