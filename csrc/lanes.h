@@ -26,7 +26,10 @@ typedef float vfloat;
 
 enum {
     SUM_LANES = 16,
-    SUM_VECTORS = SUM_LANES * (int)sizeof(double) / (int)sizeof(vdouble)
+    SUM_VECTORS = SUM_LANES * (int)sizeof(double) / (int)sizeof(vdouble),
+    /* Where lanes l and l + FOLDED are added before they are widened, half as many sums are kept. */
+    FOLDED = SUM_LANES / 2,
+    FOLDED_VECTORS = SUM_VECTORS / 2
 };
 
 FASTREG_INLINE vfloat load_f32(const float *x)
@@ -56,6 +59,18 @@ FASTREG_INLINE void store_lanes(double *lane, const vdouble *v)
         memcpy(lane + i * (SUM_LANES / SUM_VECTORS), &v[i], sizeof v[i]);
 }
 
+FASTREG_INLINE void load_folded(vdouble *v, const double *lane)
+{
+    for (int i = 0; i < FOLDED_VECTORS; i++)
+        v[i] = load_f64(lane + i * (FOLDED / FOLDED_VECTORS));
+}
+
+FASTREG_INLINE void store_folded(double *lane, const vdouble *v)
+{
+    for (int i = 0; i < FOLDED_VECTORS; i++)
+        memcpy(lane + i * (FOLDED / FOLDED_VECTORS), &v[i], sizeof v[i]);
+}
+
 /* Adds vector i of a run's lanes to their sums. GCC 12 widens a vector of its own type by halves of halves, or by
  * scalars, so the instructions have to be named. */
 FASTREG_INLINE void accumulate_f32(vdouble *sum, int i, vfloat v)
@@ -76,6 +91,18 @@ FASTREG_INLINE void accumulate_f32(vdouble *sum, int i, vfloat v)
     sum[2 * i + 1] += __builtin_convertvector(half[1], vdouble);
 #else
     sum[i] += v;
+#endif
+}
+
+/* Adds a run's SUM_LANES elements to FOLDED sums: a is vector i of them, b the one FOLDED elements further (where they
+ * are halves of one register: a alone). */
+FASTREG_INLINE void accumulate_folded_f32(vdouble *sum, int i, vfloat a, vfloat b)
+{
+#if defined(FASTREG_TARGET_AVX512)
+    (void)b;
+    sum[i] += (vdouble)_mm512_cvtps_pd(_mm256_add_ps(_mm512_castps512_ps256((__m512)a), _mm512_extractf32x8_ps((__m512)a, 1)));
+#else
+    accumulate_f32(sum, i, a + b);
 #endif
 }
 
@@ -100,6 +127,8 @@ FASTREG_INLINE vdouble widen_f32(const float *x)
 FASTREG_INLINE vdouble widen_f64(const double *x) { return load_f64(x); }
 
 FASTREG_INLINE void accumulate_f64(vdouble *sum, int i, vdouble v) { sum[i] += v; }
+
+FASTREG_INLINE void accumulate_folded_f64(vdouble *sum, int i, vdouble a, vdouble b) { sum[i] += a + b; }
 
 /* a where it is larger, else b; and |x|. As above, GCC has to be told. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -136,6 +165,48 @@ FASTREG_INLINE double sum_lanes(const double *lane)
         for (int l = 0; l < half; l++)
             s[l] += s[l + half];
     return s[0];
+}
+
+/* The same of FOLDED lanes. */
+FASTREG_INLINE double sum_folded(const double *lane)
+{
+    double s[FOLDED];
+    for (int l = 0; l < FOLDED; l++)
+        s[l] = lane[l];
+    for (int half = FOLDED / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            s[l] += s[l + half];
+    return s[0];
+}
+
+/* The same of `count` runs' lanes, as many runs at a time as a register has doubles: one by one, the additions across
+ * a register take longer than a run of 64 elements. */
+FASTREG_INLINE void sum_each(const double (*lane)[FOLDED], int64_t count, double *sums)
+{
+    int64_t r = 0;
+#if defined(FASTREG_TARGET_AVX512)
+#define PAIRS(i, j) /* of runs i and j: lanes l + (l + 4) */                                                             \
+    _mm512_add_pd(_mm512_shuffle_f64x2(_mm512_loadu_pd(lane[r + (i)]), _mm512_loadu_pd(lane[r + (j)]), 0x44), \
+                  _mm512_shuffle_f64x2(_mm512_loadu_pd(lane[r + (i)]), _mm512_loadu_pd(lane[r + (j)]), 0xee))
+    for (; r + 8 <= count; r += 8) {
+        const __m512d a = PAIRS(0, 2), b = PAIRS(4, 6), c = PAIRS(1, 3), d = PAIRS(5, 7);
+        const __m512d even = _mm512_add_pd(_mm512_shuffle_f64x2(a, b, 0x88), _mm512_shuffle_f64x2(a, b, 0xdd));
+        const __m512d odd = _mm512_add_pd(_mm512_shuffle_f64x2(c, d, 0x88), _mm512_shuffle_f64x2(c, d, 0xdd));
+        _mm512_storeu_pd(sums + r, _mm512_add_pd(_mm512_unpacklo_pd(even, odd), _mm512_unpackhi_pd(even, odd)));
+    }
+#undef PAIRS
+#elif defined(FASTREG_TARGET_AVX2)
+#define HALVES(i) _mm256_add_pd(_mm256_loadu_pd(lane[r + (i)]), _mm256_loadu_pd(lane[r + (i)] + 4))
+    for (; r + 4 <= count; r += 4) {
+        const __m256d a = HALVES(0), b = HALVES(1), c = HALVES(2), d = HALVES(3);
+        const __m256d even = _mm256_add_pd(_mm256_permute2f128_pd(a, c, 0x20), _mm256_permute2f128_pd(a, c, 0x31));
+        const __m256d odd = _mm256_add_pd(_mm256_permute2f128_pd(b, d, 0x20), _mm256_permute2f128_pd(b, d, 0x31));
+        _mm256_storeu_pd(sums + r, _mm256_add_pd(_mm256_unpacklo_pd(even, odd), _mm256_unpackhi_pd(even, odd)));
+    }
+#undef HALVES
+#endif
+    for (; r < count; r++)
+        sums[r] = sum_folded(lane[r]);
 }
 
 /* The last steps of that tree, of the lanes of one vector, and likewise the largest of them. By name, since GCC goes by
@@ -190,6 +261,18 @@ FASTREG_INLINE double sum_vectors(const vdouble *v)
     for (int i = 0; i < SUM_VECTORS; i++)
         sum[i] = v[i];
     for (int half = SUM_VECTORS / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            sum[i] += sum[i + half];
+    return sum_vector(sum[0]);
+}
+
+/* The same of FOLDED lanes. */
+FASTREG_INLINE double folded_sum(const vdouble *v)
+{
+    vdouble sum[FOLDED_VECTORS];
+    for (int i = 0; i < FOLDED_VECTORS; i++)
+        sum[i] = v[i];
+    for (int half = FOLDED_VECTORS / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
             sum[i] += sum[i + half];
     return sum_vector(sum[0]);
