@@ -131,9 +131,9 @@ cdef extern from "fastreg.h":
         void *grad_weight
         void *grad_bias
         double *sums
-        double *segment_sums
         int64_t segment
         int64_t rows
+        int64_t chunk
         int64_t blocks
         int64_t parameters
         int64_t width
@@ -156,6 +156,7 @@ cdef enum:
     STREAM_FROM = 1 << 24  # bytes
     STREAM_RUN = 1 << 11
     TASK = 1 << 14  # elements worth handing to a thread
+    BLOCK = 1 << 16  # elements of a block of samples
 
 
 cdef int relu_of(object activation) except -1:
@@ -933,7 +934,7 @@ cdef tuple slice_gradients(
     cdef fastreg_slices x_slices, grad_slices, out_slices
     cdef ndarray GX = as_output(None, X), GW = numpy.zeros(parameters, (<object>X).dtype)
     cdef ndarray GB = numpy.zeros(parameters, (<object>X).dtype) if M is not None else None
-    cdef int64_t size = np.PyArray_SIZE(X), own = np.PyArray_SIZE(GW), inner, segments = 0
+    cdef int64_t size = np.PyArray_SIZE(X), own = np.PyArray_SIZE(GW), inner, sample, items
     cdef int dtype = dtype_of(X)
     cdef double *work
     if size == 0:
@@ -953,11 +954,13 @@ cdef tuple slice_gradients(
             a.width = inner
         else:
             a.segment = inner
-            segments = x_slices.outer * own
-            # Blocks of 2^16 elements and more, yet few enough sums beside the data.
-            a.rows = max(<int64_t>1, max((1 << 16) // x_slices.inner, 64 // inner))
+            # Blocks of 2^16 elements, whole samples where these are smaller: few enough sums beside the data.
+            sample = x_slices.inner * x_slices.channels
+            a.rows = max(<int64_t>1, BLOCK // sample)
+            a.chunk = x_slices.channels if sample < BLOCK else max(<int64_t>1, BLOCK // 2 // x_slices.inner)
     a.parameters = own * a.width
     a.blocks = ceil_div(x_slices.outer, a.rows)
+    items = a.blocks * (x_slices.channels if a.segment == 1 else ceil_div(x_slices.channels, a.chunk))
     a.mean = data_of(M)
     a.rstd = data_of(R)
     a.weight = data_of(W)
@@ -966,13 +969,12 @@ cdef tuple slice_gradients(
     a.training = training
     a.stream = streams(&out_slices, GX)
     step.job = &a
-    work = <double *>malloc(<size_t>(16 * (a.parameters * a.blocks + segments)))
+    work = <double *>malloc(<size_t>(16 * a.parameters * a.blocks))
     if work is NULL:
         raise MemoryError()
     try:
         a.sums = work
-        a.segment_sums = work + 2 * a.parameters * a.blocks
-        over_items(KERNEL_layer_norm_backward, dtype, &a, a.blocks * x_slices.channels, 1, size)
+        over_items(KERNEL_layer_norm_backward, dtype, &a, items, 1, size)
         over_items(
             KERNEL_layer_norm_backward_finish, dtype, &step, own, max(<int64_t>1, NORM_TILE // a.width),
             2 * a.parameters * a.blocks,
