@@ -29,7 +29,8 @@ enum {
     SUM_VECTORS = SUM_LANES * (int)sizeof(double) / (int)sizeof(vdouble),
     /* Where lanes l and l + FOLDED are added before they are widened, half as many sums are kept. */
     FOLDED = SUM_LANES / 2,
-    FOLDED_VECTORS = SUM_VECTORS / 2
+    FOLDED_VECTORS = SUM_VECTORS / 2,
+    VDOUBLE = sizeof(vdouble) / sizeof(double)
 };
 
 FASTREG_INLINE vfloat load_f32(const float *x)
@@ -125,6 +126,25 @@ FASTREG_INLINE vdouble widen_f32(const float *x)
 }
 
 FASTREG_INLINE vdouble widen_f64(const double *x) { return load_f64(x); }
+
+/* And back. */
+FASTREG_INLINE void narrow_f32(float *y, vdouble v)
+{
+#if defined(FASTREG_TARGET_AVX512)
+    _mm256_storeu_ps(y, _mm512_cvtpd_ps((__m512d)v));
+#elif defined(FASTREG_TARGET_AVX2)
+    _mm_storeu_ps(y, _mm256_cvtpd_ps((__m256d)v));
+#elif FASTREG_X86_TARGETS
+    _mm_storel_pi((void *)y, _mm_cvtpd_ps((__m128d)v));
+#elif defined(__GNUC__) || defined(__clang__)
+    const vhalf half = __builtin_convertvector(v, vhalf);
+    memcpy(y, &half, sizeof half);
+#else
+    *y = (float)v;
+#endif
+}
+
+FASTREG_INLINE void narrow_f64(double *y, vdouble v) { memcpy(y, &v, sizeof v); }
 
 FASTREG_INLINE void accumulate_f64(vdouble *sum, int i, vdouble v) { sum[i] += v; }
 
