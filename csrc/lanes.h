@@ -15,12 +15,14 @@ typedef float vhalf __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef uint64_t vbits __attribute__((vector_size(VECTOR_BYTES)));
 /* For data that the hardware does not see coming: rows some pages apart. */
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)
 /* From here on the compiler knows nothing about the number x. */
 #define HIDE(x) __asm__("" : "+m"(x))
 #else
 typedef double vdouble;
 typedef float vfloat;
 #define PREFETCH(p) ((void)(p))
+#define PREFETCH_FAR(p) ((void)(p))
 #define HIDE(x) ((void)(x))
 #endif
 
