@@ -502,11 +502,6 @@ NARROW = (
     "at 4.3 GHz, and the four of each eight elements (widen, compare, multiply, and) add 31, while AVX-512 "
     "waits for memory; at 2^24 both do"
 )
-CHANNELS = (
-    "The decisions of whole channels are spread over bytes, a chunk of 2,048 elements at a time, before they are "
-    "applied: a fill for each channel in the chunk, and a byte read for each element. Runs of 196 and 64 elements "
-    "pay the most; a kernel that takes a channel at a time has not been written."
-)
 AVX2 = (
     dict.fromkeys(("adam_step", "adagrad_step", "rmsprop_step", "ftrl_step"), DIVIDER)
     | dict.fromkeys(
@@ -514,24 +509,40 @@ AVX2 = (
     )
     | dict.fromkeys(("log_softmax_backward",), COMPUTED)
     | dict.fromkeys(("dropout", "dropout_backward"), NARROW)
-    | {"dropout of channels": CHANNELS}
     | dict.fromkeys(("smooth_l1_loss", "huber_loss"), CLIPPED)
 )
 WIDENING = (
-    "sums of f32 in double: two of every three instructions of the loop are conversions and additions, for which there "
-    "are two pipes of four, and AVX2 needs twice as many: sum_squares of 10^6 takes 38 µs with AVX-512, 61 with AVX2"
+    "sums of f32 in double, which AVX2 makes in vectors of four: 32 elements are 8 conversions, 8 products and 8 "
+    "sums, 24 instructions where AVX-512 needs 12, and two pipes of four convert and add: 8 cycles of theirs, 58 µs "
+    "at 4.3 GHz for 10⁶ elements, where reading them takes 31. The simplex's excess has two differences, a "
+    "comparison, a choice and a count beside them: 7 instructions for 4 elements, 1.75 million for 10⁶ and a pass, "
+    "102 µs at four a cycle"
 )
 SUMS = ("prox_l2", "project_l2_ball", "prox_group_lasso", "prox_sparse_group_lasso", *SIMPLICES)
 AVX2 |= dict.fromkeys(SUMS, WIDENING)
 GROUPS_BIND = {
     "rows": WIDENING,
-    "rows of 8": "a root and a quotient in double for each group: 54 µs of the divider for 125,000 of them, beside 62 "
-    "for reading and writing; then some seven instructions a row that no vector shares",
-    "columns": "rows 4 KB apart in tiles of 64 columns: 256 bytes at a time, ahead of which no prefetcher runs; "
-    "prefetching by hand, and tiles of 32, 128 and 256, are no faster",
-    "labels": "labels of 8 bytes, which the limit does not count, read four times (smallest, largest, sums, factors), "
-    "and an addition and a look-up at a place of its own for each element: some 400 µs each for 10^6",
+    "rows of 8": (
+        "a root and a quotient in double for each group: with AVX-512 the divider's 15 cycles for eight groups are 54 µs "
+        "at 4.3 GHz for 125,000, next to which the sums of eight rows at a time (75 instructions) do not all fit: 131 µs "
+        "where rows of 1,000, of as many bytes, take 106. Roots in f32 would put the threshold off by 2⁻²⁴ of the norm"
+    ),
+    "columns": (
+        "rows 4 KB apart in tiles of 64 columns: 256 bytes at a time, ahead of which no prefetcher runs; the same sums "
+        "over rows take 0.7 of the time. Prefetching by hand, and tiles of 32, 128 and 256, are no faster"
+    ),
+    "labels": (
+        "labels of 8 bytes, which the limit does not count, are read four times (smallest, largest, sums, factors): 32 MB "
+        "beside the limit's 12. For each element a sum is loaded and stored and a factor loaded, at places of their own "
+        "among 10,000; no vector does that without conflicts. NumPy's bincount and take need 2.5 times as long"
+    ),
 }
+NORM_FIRST = (
+    "the norm has to be known before anything is written: a read, and after it a read and a write, where the limit's "
+    "loop has all three streams at once, and writes past the caches. For 2²⁰ elements the limits of the two passes "
+    "(those of norm p=2 and of prox_l1) are 32 and 66 µs on arrays that begin with a line; np.multiply's pass on "
+    "NumPy's arrays, 16 bytes off, takes 83. NumPy's norm and product together take as long as this does"
+)
 NO_SLOWER = 1.03  # two measurements of one call differ by as much
 MIDDLE, BIG = ((M,),), ((16 * M,),)
 KEPT = (
@@ -547,11 +558,12 @@ CHAIN = (
 )
 FIFTIETH = "memory: a fiftieth of torch's time, 2.5 ms, is less than np.multiply takes, 3.1"
 PACKED = (
-    "For p ≠ ½ the frozen mapping takes a byte of Philox for each decision, whichever form the mask has; for p = "
-    "½ it takes a bit, and the packed mask is those bits. With AVX-512 a byte costs 7 vector instructions for 16 "
-    "of them: 459,000 for 2²⁰, at four a cycle 115,000 cycles. The two forms differ only in 16,384 stores of 64 "
-    "bytes or of 8. Of the packed mask's samples three in five are in Philox, a quarter in ties, an eighth in "
-    "packing: the boolean one would have to spend on its stores what both spend on Philox and ties."
+    "for p ≠ ½ the frozen mapping takes a byte of Philox for each decision, whichever form the mask has; for p = ½ it "
+    "takes a bit, and the packed mask is those bits. With AVX-512 16 bytes cost 7 vector instructions: 459,000 for "
+    "2²⁰, a third of them products, for which there are two pipes of four: 41 µs. Both forms need that, and the ties: "
+    "one element in 256, ten instructions a register to find them and a Philox for each. All that the packed form is "
+    "spared is to store 64 bytes rather than 8 of each register, 16,384 times: 2 µs of 82. Were ties and packing "
+    "free, it would be Philox's 41 µs, and just twice as fast"
 )
 PRODUCT = (
     "the product, which is NumPy's: XLA multiplies the same matrices in 0.6 of its time (the row dropconnect inference)"
@@ -614,7 +626,7 @@ TARGETS = [
     Target("dropout p=0.5", "torch native", 1 / 50, MIDDLE + BIG),
     Target("dropout p=0.1", "torch native", 1 / 50, MIDDLE),
     Target("dropout p=0.1", "torch native", 1 / 50, BIG, binding=FIFTIETH),
-    Target("dropout of channels", "np.multiply", 1.15, binding=CHANNELS),
+    Target("dropout of channels", "np.multiply", 1.15),
     Target("dropout_mask packed p=0.5", "row dropout_mask boolean p=0.5", 1 / 2, MIDDLE),
     Target("dropout_mask packed p=0.1", "row dropout_mask boolean p=0.1", 1 / 2, MIDDLE, binding=PACKED),
     *(
@@ -648,8 +660,8 @@ TARGETS = [
     *(Target(function, "scipy.special", 1) for function in ("sigmoid", "softmax", "log_softmax")),
     *(Target(name, "np.multiply", 1.1, MIDDLE + BIG) for name in ELEMENTWISE),
     *(Target(row.name, "np.multiply", 1.1) for row in ROWS if row.what == "a weight a feature"),
-    Target("prox_l2", "limit", 1.2, MILLION),
-    Target("project_l2_ball", "limit", 1.2, MILLION),
+    Target("prox_l2", "limit", 1.2, MILLION, binding=NORM_FIRST),
+    Target("project_l2_ball", "limit", 1.2, MILLION, binding=NORM_FIRST),
     *(
         Target(
             f"prox_{sparse}group_lasso {what}",
