@@ -1,11 +1,11 @@
-"""thinc finds the backend by the entry point of an installed fastreg, and what it takes over is what NumpyOps computes."""
+"""thinc finds the backend by the entry point of an installed fastreg; what it takes over is what NumpyOps computes."""
 
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from thinc.api import Adam, NumpyOps, get_ops
+from thinc.api import Adam, NumpyOps, fix_random_seed, get_ops
 
 import fastreg.thinc_ops
 
@@ -20,12 +20,12 @@ def ops():
 
 
 def test_the_mask(ops):
-    np.random.seed(3)
+    fix_random_seed(3)
     mask = ops.get_dropout_mask((400, 500), 0.2)
     assert mask.dtype == np.float32
     assert set(np.unique(mask)) == {np.float32(0), np.float32(1.25)}
     assert abs(np.mean(mask == 0) - 0.2) < 5 * np.sqrt(0.2 * 0.8 / mask.size)
-    np.random.seed(3)
+    fix_random_seed(3)
     assert np.array_equal(ops.get_dropout_mask((400, 500), 0.2), mask)
     assert not np.array_equal(ops.get_dropout_mask((400, 500), 0.2), mask)
     assert np.array_equal(ops.get_dropout_mask((2, 3), None), np.ones((2, 3)))
