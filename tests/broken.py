@@ -33,14 +33,14 @@ KERNELS = [
     (
         "one element too many",
         "kernels/prox.inc",
-        "FOR_EACH(i, n) out[i] = FN(hard)(x[i], t);",
-        "FOR_EACH(i, n + 1) out[i] = FN(hard)(x[i], t);",
+        "FOR_EACH_UNROLLED(i, n) out[i] = FN(hard)(x[i], t);",
+        "FOR_EACH_UNROLLED(i, n + 1) out[i] = FN(hard)(x[i], t);",
     ),
     (
         "the tail forgotten",
         "kernels/losses.inc",
-        "FOR_EACH(i, n) out[i] = FN(logistic)(x[i], near, far);",
-        "FOR_EACH(i, n & ~3) out[i] = FN(logistic)(x[i], near, far);",
+        "FOR_EACH(i, n) out[i] = grad[i] * (y[i] * (1 - y[i]));",
+        "FOR_EACH(i, n & ~3) out[i] = grad[i] * (y[i] * (1 - y[i]));",
     ),
     ("the lanes of a sum added in another order", "lanes.h", "s[l] += s[l + half];", "s[l] += s[2 * half - 1 - l];"),
     (

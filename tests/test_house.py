@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import broken
 import pytest
 from cases import CASES
 
@@ -192,3 +193,9 @@ def test_every_family_stands_on_every_floor():
     families = (HOUSE / "csrc/families.h").read_text()
     for family in FAMILIES:
         assert f"kernels/{family}.inc" in families or f"{family}.inc" in text("csrc/*.h"), family
+
+
+def test_breaks_are_of_these_kernels():
+    """What `make broken` breaks must be there to be broken."""
+    for what, file, found, _ in [*broken.KERNELS, *broken.POOL]:
+        assert found in (HOUSE / "csrc" / file).read_text(), f"{what}: {file} has changed: write this break anew"
