@@ -523,18 +523,20 @@ AVX2 |= dict.fromkeys(SUMS, WIDENING)
 GROUPS_BIND = {
     "rows": WIDENING,
     "rows of 8": (
-        "a root and a quotient in double for each group: with AVX-512 the divider's 15 cycles for eight groups are 54 µs "
-        "at 4.3 GHz for 125,000, next to which the sums of eight rows at a time (75 instructions) do not all fit: 131 µs "
-        "where rows of 1,000, of as many bytes, take 106. Roots in f32 would put the threshold off by 2⁻²⁴ of the norm"
+        "a root and a quotient in double for each group: with AVX-512 the divider's 15 cycles for eight groups are "
+        "54 µs at 4.3 GHz for 125,000, next to which the sums of eight rows at a time (75 instructions) do not all "
+        "fit: 131 µs where rows of 1,000, of as many bytes, take 106. Roots in f32 would put the threshold off by "
+        "2⁻²⁴ of the norm"
     ),
     "columns": (
-        "rows 4 KB apart in tiles of 64 columns: 256 bytes at a time, ahead of which no prefetcher runs; the same sums "
-        "over rows take 0.7 of the time. Prefetching by hand, and tiles of 32, 128 and 256, are no faster"
+        "rows 4 KB apart in tiles of 64 columns: 256 bytes at a time, ahead of which no prefetcher runs; the same "
+        "sums over rows take 0.7 of the time. Prefetching by hand, and tiles of 32, 128 and 256, are no faster"
     ),
     "labels": (
-        "labels of 8 bytes, which the limit does not count, are read four times (smallest, largest, sums, factors): 32 MB "
-        "beside the limit's 12. For each element a sum is loaded and stored and a factor loaded, at places of their own "
-        "among 10,000; no vector does that without conflicts. NumPy's bincount and take need 2.5 times as long"
+        "labels of 8 bytes, which the limit does not count, are read four times (smallest, largest, sums, factors): "
+        "32 MB beside the limit's 12. For each element a sum is loaded and stored and a factor loaded, at places of "
+        "their own among 10,000; no vector does that without conflicts. NumPy's bincount and take need 2.5 times as "
+        "long"
     ),
 }
 NORM_FIRST = (

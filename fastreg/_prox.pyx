@@ -178,6 +178,12 @@ cdef double step_of(object step) except -1.0:
     return tau
 
 
+cdef double scaled(object lam, object step, str name="lam") except -1.0:
+    """step·lam, where a step of 0 switches even an infinite lam off."""
+    cdef double tau = step_of(step), weight = nonnegative(lam, name)
+    return weight * tau if tau != 0 else 0.0
+
+
 cdef ndarray weight_of(object lam, ndarray x, str name, double step, double *scalar):
     """`nonnegative_each`; a step of 0 switches the weight off, an infinite one too."""
     cdef ndarray each = nonnegative_each(lam, x, name, scalar)
@@ -185,6 +191,11 @@ cdef ndarray weight_of(object lam, ndarray x, str name, double step, double *sca
         scalar[0] = 0.0
         return None
     return each
+
+
+cdef double slack(ndarray x) noexcept:
+    """What rounding may put a projection outside its set by, relative: 16 units of x's precision."""
+    return 2.0 ** -19 if np.PyArray_TYPE(x) == np.NPY_FLOAT else 2.0 ** -48
 
 
 # ---- thresholds -------------------------------------------------------------------------------------------------
@@ -848,17 +859,11 @@ def prox_l2(x, lam, step=1.0, *, out=None):
     array([1.5, 2. ])
     """
     cdef ndarray X = as_floating(x, "x")
-    cdef double t = step_of(step), scale
-    t = scaled(nonnegative(lam, "lam"), t)
+    cdef double t = scaled(lam, step), scale
     cdef ndarray Y = as_output(out, X)
     cdef double root = norm_of(X, 0.0, &scale)
     scale_by(X, Y, shrinkage(root, scale, t))
     return finished(Y, out)
-
-
-cdef double scaled(double lam, double step) noexcept:
-    """step·lam, where a step of 0 switches even an infinite lam off."""
-    return lam * step if step != 0 else 0.0
 
 
 def project_l2_ball(x, radius=1.0, *, out=None):
@@ -907,11 +912,6 @@ def project_l2_ball(x, radius=1.0, *, out=None):
     else:
         scale_by(X, Y, r * scale / root if root < INFINITY else NAN)
     return finished(Y, out)
-
-
-cdef double slack(ndarray x) noexcept:
-    """What rounding may put a projection outside its set by, relative: 16 units of x's precision."""
-    return 2.0 ** -19 if np.PyArray_TYPE(x) == np.NPY_FLOAT else 2.0 ** -48
 
 
 # ---- groups -----------------------------------------------------------------------------------------------------
@@ -1176,8 +1176,7 @@ def prox_group_lasso(x, lam, groups=None, step=1.0, *, axis=None, weights=None, 
            [0. , 0. ]])
     """
     cdef ndarray X = as_floating(x, "x")
-    cdef double tau = step_of(step)
-    return shrink_groups(X, 0.0, scaled(nonnegative(lam, "lam"), tau), groups, axis, weights, out)
+    return shrink_groups(X, 0.0, scaled(lam, step), groups, axis, weights, out)
 
 
 def prox_sparse_group_lasso(x, l1, lam, groups=None, step=1.0, *, axis=None, weights=None, out=None):
@@ -1233,9 +1232,8 @@ def prox_sparse_group_lasso(x, l1, lam, groups=None, step=1.0, *, axis=None, wei
            [0. , 0. , 0. ]])
     """
     cdef ndarray X = as_floating(x, "x")
-    cdef double tau = step_of(step)
-    cdef double t1 = scaled(nonnegative(l1, "l1"), tau)
-    return shrink_groups(X, t1, scaled(nonnegative(lam, "lam"), tau), groups, axis, weights, out)
+    cdef double t1 = scaled(l1, step, "l1")
+    return shrink_groups(X, t1, scaled(lam, step), groups, axis, weights, out)
 
 
 # ---- the simplex and its relatives ------------------------------------------------------------------------------
@@ -1516,8 +1514,7 @@ def prox_linf(x, lam, step=1.0, *, out=None):
     """
     cdef project_box_args a
     cdef ndarray X = as_floating(x, "x")
-    cdef double t = step_of(step), lo, sum
-    t = scaled(nonnegative(lam, "lam"), t)
+    cdef double t = scaled(lam, step), lo, sum
     cdef ndarray Y = as_output(out, X)
     if np.PyArray_SIZE(X) == 0:
         return finished(Y, out)
@@ -1586,8 +1583,7 @@ def prox_tv1d(x, lam, step=1.0, *, out=None):
     """
     cdef prox_tv1d_args a
     cdef ndarray X = as_floating(x, "x")
-    cdef double t = step_of(step)
-    t = scaled(nonnegative(lam, "lam"), t)
+    cdef double t = scaled(lam, step)
     if np.PyArray_NDIM(X) != 1:
         raise ValueError(f"x: got shape {(<object>X).shape}; one dimension is needed")
     cdef ndarray Y = as_output(out, X)
@@ -1659,8 +1655,7 @@ def prox_nuclear(x, lam, step=1.0, *, out=None):
            [0. , 0. ]])
     """
     cdef ndarray X = as_floating(x, "x")
-    cdef double t = step_of(step)
-    t = scaled(nonnegative(lam, "lam"), t)
+    cdef double t = scaled(lam, step)
     if np.PyArray_NDIM(X) != 2:
         raise ValueError(f"x: got shape {(<object>X).shape}; two dimensions are needed")
     cdef ndarray Y = as_output(out, X)

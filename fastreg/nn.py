@@ -30,6 +30,10 @@ class Layer:
     remembers what `backward` needs; `backward` takes the gradient by the output of the last `forward`, puts the
     gradients by the parameters into `grads` and returns the gradient by the input.
 
+    Where `backward` needs the input (all layers but Dropout), `forward` keeps the array itself, not a copy, which would
+    double what a network's activations take: it must not be changed in place before `backward`. The same goes for the
+    parameters: an optimiser's step comes after.
+
     Attributes
     ----------
     training : bool
@@ -197,7 +201,9 @@ class Dropout(Layer):
 class DropConnect(Layer):
     r"""A linear layer: in training, each weight is dropped with probability p.
 
-    The k-th forward pass in training draws stream k of the seed (`fastreg.dropconnect` with ``offset=k``).
+    The k-th forward pass in training draws stream k of the seed (`fastreg.dropconnect` with ``offset=k``), and
+    `backward` draws it again. What is kept in between is the input itself: change it in place, and the gradients are
+    those of what it has become.
 
     Parameters
     ----------
