@@ -572,6 +572,24 @@ def test_groups_of_very_different_sizes_side_by_side():
 
 
 @pytest.mark.usefixtures("every_isa")
+@pytest.mark.usefixtures("every_isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_short_rows_keep_their_nan_and_their_zeros(dtype):
+    """Rows of every length that are taken several at a time: NaN, below the threshold, infinite, and far above it."""
+    for length in range(1, 140):
+        x = np.tile(np.array([1.0, 0.01, 2.0, 3.0, 0.01], dtype)[:, None], (5, length))
+        x[0, length // 2] = np.nan
+        x[2, length // 3] = -np.inf
+        y = fastreg.prox_group_lasso(x, 0.5, axis=1)
+        assert np.isnan(y[0]).all(), length
+        assert_array_equal(y[2], x[2])
+        assert_array_equal(y[[1, 4]], np.zeros((2, length)))
+        assert not np.signbit(y[[1, 4]]).any()
+        for row in (3, 5, 8):
+            factor = 1 - 0.5 / np.sqrt(np.sum(np.square(x[row], dtype=np.float64)))
+            assert_allclose(y[row], x[row] * max(factor, 0), rtol=4 * np.finfo(dtype).eps)
+
+
 def test_a_nan_stays_in_its_group():
     x = np.array([[3.0, np.nan, 4.0], [3.0, 0.0, 4.0], [np.inf, 1.0, 1.0]])
     wanted = [[np.nan] * 3, [1.5, 0.0, 2.0], [np.inf, 1.0, 1.0]]
