@@ -264,3 +264,22 @@ def test_out_of_iou_may_be_where_the_boxes_are():
 def test_bad_calls_are_refused(kind, word, call):
     with pytest.raises(kind, match=f"^{word}"):
         call(np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("name", ["box_iou", *LOSSES])
+def test_the_wider_dtype_counts(name):
+    function = getattr(fastreg, name)
+    narrow, wide = some_boxes(20, np.float32, 1)[0], some_boxes(20, np.float64, 2)[1]
+    for a, b in ((narrow, wide), (wide, narrow)):
+        got, wanted = function(a, b), function(a.astype(np.float64), b.astype(np.float64))
+        assert np.asarray(got).dtype == np.float64
+        assert np.array_equal(got, wanted)
+
+
+@every_loss
+def test_the_sum_of_very_many(name):
+    """More partial sums than find room beside the call: f64 sums of terms of one sign."""
+    box, target = some_boxes(300_000, np.float64, 3)
+    function = getattr(fastreg, name)
+    exact = math.fsum(function(box, target, reduction="none").tolist())
+    assert abs(function(box, target, reduction="sum") - exact) <= 1e-12 * exact

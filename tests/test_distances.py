@@ -317,3 +317,33 @@ def test_a_nan_in_any_row_is_that_row_s(dtype):
                 wanted = np.full((300, 70), 1.0 if metric == "chebyshev" else 3.0)
                 wanted[row] = wanted[:, point] = np.nan
                 assert np.array_equal(got, wanted, equal_nan=True)
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+def test_the_largest_of_a_long_row(dtype):
+    """Chunk by chunk."""
+    x = np.random.default_rng(0).standard_normal((3, 5000)).astype(dtype)
+    x[1, 4097] = -7.5
+    x[2, 2048] = np.nan
+    for p, best in ((math.inf, np.max), (-math.inf, np.min)):
+        wanted = best(np.abs(x), axis=1)
+        assert np.array_equal(fastreg.norm(x, p, axis=1), wanted, equal_nan=True)
+        assert np.array_equal(fastreg.norm(x.T.copy(), p, axis=0), wanted, equal_nan=True)
+
+
+def test_the_wider_dtype_counts():
+    rng = np.random.default_rng(0)
+    narrow, wide = rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((5, 3))
+    for function in (fastreg.cdist, fastreg.cosine_similarity, fastreg.normalize_backward):
+        for a, b in ((narrow, wide), (wide, narrow)):
+            assert np.array_equal(function(a, b), function(a.astype(np.float64), b.astype(np.float64)))
+    for p, metric in ((1, "manhattan"), (2, "euclidean"), (math.inf, "chebyshev")):
+        assert np.array_equal(fastreg.cdist(wide, wide + 1, "minkowski", p=p), fastreg.cdist(wide, wide + 1, metric))
+
+
+def test_the_norm_of_very_many():
+    """More partial sums than find room beside the call."""
+    x = np.random.default_rng(0).standard_normal(1_000_001)
+    for p, exact in ((1, math.fsum(abs(x))), (2, math.sqrt(math.fsum(x * x))), (math.inf, abs(x).max())):
+        assert abs(fastreg.norm(x, p) - exact) <= 4 * 2.0**-53 * exact

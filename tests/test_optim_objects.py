@@ -940,3 +940,15 @@ def test_files_that_are_almost_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(optim, "_parsed", no_memory)
     with pytest.raises(MemoryError):
         optimiser.load(path)
+
+
+@pytest.mark.usefixtures("every_isa")
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
+@pytest.mark.parametrize("position", [0, 31, 2047, 2048, 4999])
+def test_a_gradient_that_is_not_finite_anywhere(dtype, position):
+    optimiser = optim.SGD([np.ones(5000, dtype)], lr=0.5)
+    for bad in (np.nan, np.inf, -np.inf):
+        grad = np.full(5000, np.finfo(dtype).max, dtype)
+        assert optimiser.step([grad], skip_nonfinite=True) is True
+        grad[position] = bad
+        assert optimiser.step([grad], skip_nonfinite=True) is False

@@ -712,6 +712,8 @@ def test_parameters_of_each_element_are_those_of_many_calls(dtype):
         *((fastreg.prox_elastic_net, {"l1": upper, "l2": -lower}, {"step": step}) for step in (0.0, 0.7)),
         *((fastreg.prox_scad, {"lam": upper}, {"step": step}) for step in (0.0, 0.7)),
         (fastreg.prox_scad, {}, {"lam": 0.5, "step": 0.0}),
+        (fastreg.prox_scad, {"lam": upper}, {"step": 0.7, "gamma": math.inf}),
+        (fastreg.prox_scad, {}, {"lam": 0.5, "step": 0.7, "gamma": math.inf}),
     ]
     for function, each, options in calls:
         wanted = [
@@ -719,3 +721,24 @@ def test_parameters_of_each_element_are_those_of_many_calls(dtype):
             for i in range(x.size)
         ]
         assert function(x, **each, **options).tobytes() == np.array(wanted, dtype).tobytes(), (function, options)
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+@pytest.mark.parametrize("length", [1, 3, 4, 7, 8, 12, 16, 20, 24, 31, 40, 300])
+def test_groups_of_any_length_beside_each_other(dtype, length):
+    """x·max(1 − lam·w/‖x‖, 0): norm, quotient, difference and product in double, and one rounding to f32."""
+    rng = np.random.default_rng(length)
+    x = rng.standard_normal((70, length)).astype(dtype)
+    weights = rng.random(70) * 2
+    for each in (None, weights):
+        w = np.ones(70) if each is None else weights
+        norm = np.array([math.sqrt(math.fsum(row * row)) for row in x.astype(float)])
+        factor = np.maximum(1 - 0.9 * w / norm, 0)
+        wanted = factor[:, None] * x
+        bound = eps(dtype) * np.abs(x) * (2 + 8 * (length + 4) * 2.0**-53 / eps(dtype))
+        for got in (
+            fastreg.prox_group_lasso(x, 0.9, axis=1, weights=each),
+            fastreg.prox_group_lasso(x.T.copy(), 0.9, axis=0, weights=each).T,
+        ):
+            assert np.all(np.abs(got - wanted) <= bound)

@@ -11,6 +11,7 @@ import sysconfig
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from conftest import ISAS
 import fastreg
 from fastreg import fastreg_runtime as runtime
 
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="interposes functions of the GNU C library")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 LARGE = 1 << 20
 
@@ -163,16 +165,72 @@ def test_forked_children_start_fresh():
     assert answer(code) == "done"
 
 
-@linux
-def test_a_system_that_does_not_tell_which_cpus_are_ours(tmp_path):
-    """As with more CPUs than a set holds: all that are there count, and threads run where they are put."""
-    source, library = tmp_path / "silent.c", tmp_path / "silent.so"
-    source.write_text("int sched_getaffinity(int pid, unsigned long size, void *set) { return -1; }")
+@pytest.fixture(scope="session")
+def refusing(tmp_path_factory):
+    """The environment of a program under a system that refuses."""
+    library = tmp_path_factory.mktemp("refusing") / "refusing.so"
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, source], check=True)
+    source = Path(__file__).parent / "c" / "refusing.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
-    code = "import fastreg; print(fastreg.get_num_threads())\n" + textwrap.dedent(USE_THREADS) + "use()\nuse()"
-    assert int(answer(code, LD_PRELOAD=preload, OPENBLAS_NUM_THREADS="1", FASTREG_NUM_THREADS="")) == os.cpu_count()
+    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": "1", "FASTREG_NUM_THREADS": ""}
+
+
+@glibc
+@pytest.mark.parametrize(
+    ("what", "threads"),
+    [("affinity", os.cpu_count()), ("memory", os.cpu_count()), ("few CPUs", 512), ("to be first", 3)],
+)
+def test_a_system_that_does_not_tell_which_cpus_are_ours(refusing, what, threads):
+    """All that are there count, 512 at most; and threads run where they are put. To be first: another thread is."""
+    code = """
+    os.environ |= {"REFUSE": what, "RUNTIME": runtime.__file__}
+    print(fastreg.get_num_threads())
+    fastreg.set_num_threads(4)
+    runtime._ignore_cutoffs(True)
+    use()
+    use()
+    """
+    code = USE_THREADS.replace("fastreg.set_num_threads(4)", f"what = {what!r}") + code
+    assert int(answer(code, **refusing)) == threads
+
+
+@glibc
+@pytest.mark.parametrize("what", ["handlers", "attributes", "threads"])
+def test_without_threads_the_caller_does_the_work(refusing, what):
+    code = (
+        USE_THREADS
+        + f"""
+    os.environ["REFUSE"] = {what!r}
+    use()
+    print(runtime._workers_started())
+    """
+    )
+    assert answer(code, **refusing) == "0"
+
+
+@glibc
+def test_a_caller_that_loses_its_cpu_before_it_begins(refusing):
+    """By then the one worker that was awake has done all there is."""
+    code = (
+        USE_THREADS
+        + """
+    import ctypes, time
+    unlucky = ctypes.c_int.in_dll(ctypes.CDLL(None), "unlucky")
+    small, large = x[:20_000].copy(), x[:70_000].copy()
+    out, wanted = np.empty_like(large), wanted[:70_000]
+    for _ in range(300):
+        time.sleep(0.0005)  # workers sleep
+        runtime._ignore_cutoffs(True)
+        fastreg.soft_threshold(small, 0.25)  # one is called
+        runtime._ignore_cutoffs(False)
+        unlucky.value = 1
+        fastreg.soft_threshold(large, 0.25, out=out)
+        assert np.array_equal(out, wanted)
+    print("done")
+    """
+    )
+    assert answer(code, **refusing) == "done"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
