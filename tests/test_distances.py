@@ -339,7 +339,9 @@ def test_the_wider_dtype_counts():
         for a, b in ((narrow, wide), (wide, narrow)):
             assert np.array_equal(function(a, b), function(a.astype(np.float64), b.astype(np.float64)))
     for p, metric in ((1, "manhattan"), (2, "euclidean"), (math.inf, "chebyshev")):
-        assert np.array_equal(fastreg.cdist(wide, wide + 1, "minkowski", p=p), fastreg.cdist(wide, wide + 1, metric))
+        assert np.array_equal(
+            fastreg.cdist(wide, wide + 1, metric="minkowski", p=p), fastreg.cdist(wide, wide + 1, metric=metric)
+        )
 
 
 def test_the_norm_of_very_many():
