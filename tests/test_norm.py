@@ -1,11 +1,13 @@
 """Normalisation: what only this family promises."""
 
+import functools
 import itertools
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 from conftest import DTYPES, ISAS
@@ -573,3 +575,75 @@ def test_parts_merge_as_in_the_reference():
     ):
         np.testing.assert_allclose(ours, theirs, rtol=8 * 2.0**-53)  # a few roundings of terms of one sign
         np.testing.assert_allclose(ours, whole, rtol=1e-13)  # 20 terms' roundings, of deviations from another mean
+
+
+# ---- every norm against fifty digits -----------------------------------------------------------------------------
+
+
+def precisely(function, *arrays):
+    """The function of arrays of mpmath numbers, rounded to extended precision."""
+    with mpmath.workdps(50):
+        results = function(*(np.vectorize(mpmath.mpf, otypes=[object])(np.float64(a)) for a in arrays))
+        return [np.vectorize(lambda v: np.longdouble(mpmath.nstr(v, 25)), otypes=[np.longdouble])(r) for r in results]
+
+
+def rows_by_definition(eps, rms, x, weight, bias, grad):
+    """Of rows, with a weight and a bias for each element: y, grad_x, its terms, and those of the weight's gradient."""
+    n = x.shape[1]
+    d = x if rms else x - (x.sum(1) / n)[:, np.newaxis]
+    rstd = np.vectorize(lambda v: 1 / mpmath.sqrt(v + mpmath.mpf(eps)), otypes=[object])((d * d).sum(1) / n)[
+        :, np.newaxis
+    ]
+    xhat, v = d * rstd, grad * weight
+    through_mean = 0 if rms else (v.sum(1) / n)[:, np.newaxis]
+    grad_x = rstd * (v - through_mean - xhat * ((v * xhat).sum(1) / n)[:, np.newaxis])
+    return xhat * weight + bias, grad_x, v * rstd, grad * xhat
+
+
+def as_rows(kind, groups):
+    """How an array (N, C, L) is seen as rows, and back."""
+    if kind == "batch":
+        return lambda a: np.moveaxis(a, 1, 0).reshape(a.shape[1], -1), lambda r, s: np.moveaxis(
+            r.reshape(s[1], s[0], s[2]), 0, 1
+        )
+    if kind in ("layer", "rms"):
+        return lambda a: a.reshape(-1, a.shape[2]), lambda r, s: r.reshape(s)
+    return lambda a: a.reshape(a.shape[0] * groups, -1), lambda r, s: r.reshape(s)
+
+
+FORWARD = {
+    "batch": lambda x, w, b, groups: fastreg.batch_norm(x, None, None, w, b, training=True, return_stats=True),
+    "layer": lambda x, w, b, groups: fastreg.layer_norm(x, x.shape[-1], w, b, return_stats=True),
+    "rms": lambda x, w, b, groups: fastreg.rms_norm(x, x.shape[-1], w, eps=1e-5, return_stats=True),
+    "group": lambda x, w, b, groups: fastreg.group_norm(x, groups, w, b, return_stats=True),
+    "instance": lambda x, w, b, groups: fastreg.instance_norm(x, None, None, w, b, return_stats=True),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("ratio", [0, 3, 1e6])
+@pytest.mark.parametrize("shape", [(3, 4, 40), (5, 6, 17), (2, 4, 131)], ids=str)
+@pytest.mark.parametrize("kind", FORWARD)
+def test_norms_and_gradients_to_fifty_digits(kind, shape, ratio, dtype):
+    x, weight, bias, grad = example(shape, dtype, ratio)
+    groups = shape[1] if kind == "instance" else 2
+    if kind in ("layer", "rms"):
+        weight, bias = (np.random.default_rng(i).standard_normal(shape[2]).astype(dtype) for i in (1, 2))
+        along = (1, 1, -1)
+    else:
+        along = (1, -1, 1)
+    if kind == "rms":
+        bias[:] = 0
+    y, *stats = FORWARD[kind](x, weight, bias, groups)
+    backward = getattr(fastreg, f"{kind}_norm_backward")
+    grad_x, grad_weight, *grad_bias = backward(grad, x, *stats, weight)
+    to_rows, back = as_rows(kind, groups)
+    whole = (np.broadcast_to(a.reshape(along), shape) for a in (weight, bias))
+    arrays = [to_rows(np.asarray(a)) for a in (x, *whole, grad)]
+    wanted = [back(r, shape) for r in precisely(functools.partial(rows_by_definition, 1e-5, kind == "rms"), *arrays)]
+    assert ulps(y, wanted[0]) <= BOUND[dtype]
+    assert ulps(grad_x, wanted[1], wanted[2]) <= BOUND[dtype]
+    others = (0, 1) if kind in ("layer", "rms") else (0, 2)
+    assert ulps(grad_weight, wanted[3].sum(others), wanted[3]) <= 2 * BOUND[dtype]
+    if grad_bias:
+        assert ulps(grad_bias[0], grad.astype(np.longdouble).sum(others), grad) <= BOUND[dtype]
