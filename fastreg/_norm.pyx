@@ -304,6 +304,7 @@ def batch_norm(
     The variance is summed in double from a provisional mean that lies near the mean, so it neither cancels nor becomes
     negative; a mean of 10⁶ standard deviations costs no accuracy. A constant channel gives exactly the bias (for
     eps > 0).
+    Squares of float64 deviations beyond 10¹⁵⁴ are infinite, as their variance would be; float32 has no such limit.
 
     References
     ----------
@@ -387,19 +388,11 @@ def batch_norm(
             return finished(Y, out), M, R
         return finished(Y, out)
 
-    a.columns = inner_of(X, channel_axis) < NORM_SHORT
-    channel_slices(&x_slices, X, channel_axis, a.columns)
+    columns = divide_channels(&a, &x_slices, X, channel_axis, channels)
     channel_slices(&out_slices, Y, channel_axis, a.columns)
-    a.x = &x_slices
     a.out = &out_slices
-    # No elements: the statistics are asked for nevertheless.
-    columns = x_slices.inner if a.columns and size else channels
-    a.width = columns // channels if channels else 1
-    a.count = size // channels if channels else 0
-    a.blocks = blocks_of(&x_slices, a.columns) if size else 0
     a.stream = streams(&out_slices, Y)
     a.wide = a.count < FEW if a.training else np.PyArray_TYPE(RM) != np.PyArray_TYPE(X)
-    a.channels = channels
     a.last_pass = 0
     a.wide_mean = a.wide_var = NULL
     a.weight = data_of(W)
@@ -409,13 +402,11 @@ def batch_norm(
     step.job = &a
 
     item = np.PyArray_ITEMSIZE(X)
-    work = <char *>malloc(<size_t>(
-        8 * columns * (1 + 2 * a.blocks) * a.training + (8 + item) * 4 * columns + (2 * item + 1) * channels + LINE
-    ))
+    work = <char *>malloc(work_size(&a, columns, item))
     if work is NULL:
         raise MemoryError()
     try:
-        divide_work(&a, work, columns, channels, item)
+        divide_work(&a, work, columns, item)
         if M is not None:
             a.mean = np.PyArray_DATA(M)
             a.rstd = np.PyArray_DATA(R)
@@ -442,7 +433,29 @@ cdef ndarray apart(ndarray x, ndarray written):
     return x
 
 
-cdef void divide_work(batch_norm_args *a, char *work, int64_t columns, int64_t channels, int64_t item) noexcept:
+cdef int64_t divide_channels(batch_norm_args *a, fastreg_slices *slices, ndarray x, int axis, int64_t channels) noexcept:
+    """Sees x as channels, and returns how many columns or else channels have sums of their own. There may be no elements:
+    the statistics of inference are asked for nevertheless."""
+    cdef int64_t size = np.PyArray_SIZE(x), columns
+    a.columns = inner_of(x, axis) < NORM_SHORT
+    channel_slices(slices, x, axis, a.columns)
+    a.x = slices
+    a.channels = channels
+    columns = slices.inner if a.columns and size else channels
+    a.width = columns // channels if channels else 1
+    a.count = size // channels if channels else 0
+    a.blocks = blocks_of(slices, a.columns) if size else 0
+    return columns
+
+
+cdef size_t work_size(const batch_norm_args *a, int64_t columns, int64_t item) noexcept:
+    """What `divide_work` divides."""
+    return <size_t>(
+        8 * columns * (1 + 2 * a.blocks) * a.training + (8 + item) * 4 * columns + (2 * item + 1) * a.channels + LINE
+    )
+
+
+cdef void divide_work(batch_norm_args *a, char *work, int64_t columns, int64_t item) noexcept:
     """What vectors are loaded from begins with a line of the cache."""
     a.line = line_of_cache(work)
     a.hi = <double *>(<char *>a.line + 4 * item * columns)
@@ -452,8 +465,8 @@ cdef void divide_work(batch_norm_args *a, char *work, int64_t columns, int64_t c
     a.provisional = a.shift + columns
     a.sums = a.provisional + columns * a.training
     a.mean = a.sums + 2 * columns * a.blocks * a.training
-    a.rstd = <char *>a.mean + item * channels
-    a.pending = <unsigned char *>a.rstd + item * channels
+    a.rstd = <char *>a.mean + item * a.channels
+    a.pending = <unsigned char *>a.rstd + item * a.channels
 
 
 cdef void *line_of_cache(void *work) noexcept:
@@ -677,22 +690,15 @@ def batch_norm_stats(x, *, axis=1):
         return 0, M, V
     memset(&a, 0, sizeof(a))
     a.training = 1
-    a.columns = inner_of(X, channel_axis) < NORM_SHORT
-    channel_slices(&slices, X, channel_axis, a.columns)
-    a.x = &slices
-    columns = slices.inner if a.columns else channels
-    a.width = columns // channels
-    a.count = size // channels
-    a.channels = channels
-    a.blocks = blocks_of(&slices, a.columns)
+    columns = divide_channels(&a, &slices, X, channel_axis, channels)
     a.wide_mean = <double *>np.PyArray_DATA(M)
     a.wide_var = <double *>np.PyArray_DATA(V)
     step.job = &a
-    work = <char *>malloc(<size_t>(8 * columns * (1 + 2 * a.blocks) + (8 + item) * 4 * columns + (2 * item + 1) * channels + LINE))
+    work = <char *>malloc(work_size(&a, columns, item))
     if work is NULL:
         raise MemoryError()
     try:
-        divide_work(&a, work, columns, channels, item)
+        divide_work(&a, work, columns, item)
         find_statistics(&a, &step, dtype_of(X), &slices, channels, columns, size)
     finally:
         free(work)
@@ -990,6 +996,28 @@ cdef ndarray statistics(object values, tuple shape, ndarray x, str name):
     return per_element(values, shape, x, name)
 
 
+cdef object normalise_last(
+    ndarray X, object normalized_shape, object weight, object bias, double eps, bint rms, object out, bint stats
+):
+    """`normalise_slices` over the last axes."""
+    cdef int outer = np.PyArray_NDIM(X) - last_axes(X, normalized_shape)
+    shape = (<object>X).shape[outer:]
+    cdef ndarray W = per_element(weight, shape, X, "weight"), B = per_element(bias, shape, X, "bias")
+    return normalise_slices(X, outer, 0, W, B, eps, rms, out, stats, None, None)
+
+
+cdef tuple last_gradients(object grad, object x, object mean, object rstd, object weight, bint rms):
+    """`slice_gradients` of the last axes: those that the statistics do not have."""
+    cdef ndarray X = as_floating(x, "x"), G = as_floating_like(grad, X, "grad"), M = None
+    check_shape(G, X, "grad", "x")
+    cdef int outer = outer_axes(X, rstd, "rstd") if rms else outer_axes(X, mean, "mean")
+    shape = (<object>X).shape
+    if not rms:
+        M = statistics(mean, shape[:outer], X, "mean")
+    cdef ndarray R = statistics(rstd, shape[:outer], X, "rstd"), W = per_element(weight, shape[outer:], X, "weight")
+    return slice_gradients(G, X, M, R, W, outer, 0, shape[outer:], True)
+
+
 def layer_norm(x, normalized_shape, weight=None, bias=None, *, eps=1e-5, out=None, return_stats=False):
     r"""Layer normalisation, y = (x − mean)/√(var + eps)·weight + bias, over the last axes.
 
@@ -1031,13 +1059,7 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, *, eps=1e-5, out=Non
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    cdef ndarray X = as_floating(x, "x")
-    cdef int k = last_axes(X, normalized_shape)
-    shape = (<object>X).shape[np.PyArray_NDIM(X) - k:]
-    cdef ndarray W = per_element(weight, shape, X, "weight"), B = per_element(bias, shape, X, "bias")
-    return normalise_slices(
-        X, np.PyArray_NDIM(X) - k, 0, W, B, nonnegative(eps, "eps"), False, out, return_stats, None, None
-    )
+    return normalise_last(as_floating(x, "x"), normalized_shape, weight, bias, nonnegative(eps, "eps"), False, out, return_stats)
 
 
 def layer_norm_backward(grad, x, mean, rstd, weight=None):
@@ -1086,13 +1108,7 @@ def layer_norm_backward(grad, x, mean, rstd, weight=None):
     >>> grad_bias
     array([2., 2., 2.])
     """
-    cdef ndarray X = as_floating(x, "x"), G = as_floating_like(grad, X, "grad")
-    check_shape(G, X, "grad", "x")
-    cdef int outer = outer_axes(X, mean, "mean")
-    shape = (<object>X).shape
-    cdef ndarray M = statistics(mean, shape[:outer], X, "mean"), R = statistics(rstd, shape[:outer], X, "rstd")
-    cdef ndarray W = per_element(weight, shape[outer:], X, "weight")
-    return slice_gradients(G, X, M, R, W, outer, 0, shape[outer:], True)
+    return last_gradients(grad, x, mean, rstd, weight, False)
 
 
 cdef int outer_axes(ndarray x, object statistic, str name) except -1:
@@ -1148,14 +1164,9 @@ def rms_norm(x, normalized_shape, weight=None, *, eps=None, out=None, return_sta
            [ 1.,  1.]])
     """
     cdef ndarray X = as_floating(x, "x")
-    cdef int k = last_axes(X, normalized_shape)
-    cdef ndarray W = per_element(weight, (<object>X).shape[np.PyArray_NDIM(X) - k:], X, "weight")
-    cdef double e
     if eps is None:
-        e = 2.0 ** -23 if np.PyArray_TYPE(X) == np.NPY_FLOAT else 2.0 ** -52
-    else:
-        e = nonnegative(eps, "eps")
-    return normalise_slices(X, np.PyArray_NDIM(X) - k, 0, W, None, e, True, out, return_stats, None, None)
+        eps = 2.0 ** -23 if np.PyArray_TYPE(X) == np.NPY_FLOAT else 2.0 ** -52
+    return normalise_last(X, normalized_shape, weight, None, nonnegative(eps, "eps"), True, out, return_stats)
 
 
 def rms_norm_backward(grad, x, rstd, weight=None):
@@ -1201,12 +1212,7 @@ def rms_norm_backward(grad, x, rstd, weight=None):
     >>> grad_weight
     array([2., 0.])
     """
-    cdef ndarray X = as_floating(x, "x"), G = as_floating_like(grad, X, "grad")
-    check_shape(G, X, "grad", "x")
-    cdef int outer = outer_axes(X, rstd, "rstd")
-    shape = (<object>X).shape
-    cdef ndarray R = statistics(rstd, shape[:outer], X, "rstd"), W = per_element(weight, shape[outer:], X, "weight")
-    return slice_gradients(G, X, None, R, W, outer, 0, shape[outer:], True)[:2]
+    return last_gradients(grad, x, None, rstd, weight, True)[:2]
 
 
 cdef int64_t channels_of(ndarray x) except -1:

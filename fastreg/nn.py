@@ -295,8 +295,18 @@ class _Norm(Layer):
         if any(param.dtype not in (np.float32, np.float64) for param in self.params.values()):
             raise TypeError(f"dtype: got {np.dtype(dtype)}; float32 and float64 are allowed")
 
-    def _keep(self, gradients: tuple[np.ndarray, ...]) -> np.ndarray:
-        grad_x, *others = gradients
+    def _normalise(
+        self, function: Any, x: Any, *arguments: Any, how: dict[str, bool] | None = None, **options: Any
+    ) -> np.ndarray:
+        """What the function gives; what its backward needs is remembered, with `how`, which both are told."""
+        how = how or {}
+        y, *statistics = function(x, *arguments, **self.params, eps=self.eps, return_stats=True, **how, **options)
+        self._last = (x, *statistics), how
+        return y
+
+    def _gradients(self, backward: Any, grad: Any, **options: Any) -> np.ndarray:
+        arrays, how = self._remembered()
+        grad_x, *others = backward(grad, *arrays, self.params.get("weight"), **how, **options)
         self.grads = {name: grad for name, grad in zip(("weight", "bias"), others, strict=False) if name in self.params}
         return grad_x
 
@@ -367,28 +377,20 @@ class BatchNorm(_Norm):
         )
 
     def forward(self, x: Any) -> np.ndarray:
-        y, mean, rstd = batch_norm(
+        return self._normalise(
+            batch_norm,
             x,
             self.running_mean,
             self.running_var,
-            **self.params,
-            training=self.training,
+            how={"training": self.training},
             momentum=self.momentum,
-            eps=self.eps,
             axis=self.axis,
             activation=self.activation,
-            return_stats=True,
         )
-        self._last = x, mean, rstd, self.training
-        return y
 
     def backward(self, grad: Any) -> np.ndarray:
-        x, mean, rstd, training = self._remembered()
-        return self._keep(
-            batch_norm_backward(
-                grad, x, mean, rstd, **self.params, axis=self.axis, activation=self.activation, training=training
-            )
-        )
+        bias = self.params.get("bias")
+        return self._gradients(batch_norm_backward, grad, bias=bias, axis=self.axis, activation=self.activation)
 
 
 class LayerNorm(_Norm):
@@ -425,13 +427,10 @@ class LayerNorm(_Norm):
         return f"LayerNorm({self.normalized_shape}, eps={self.eps}, affine={self.affine})"
 
     def forward(self, x: Any) -> np.ndarray:
-        y, mean, rstd = layer_norm(x, self.normalized_shape, **self.params, eps=self.eps, return_stats=True)
-        self._last = x, mean, rstd
-        return y
+        return self._normalise(layer_norm, x, self.normalized_shape)
 
     def backward(self, grad: Any) -> np.ndarray:
-        x, mean, rstd = self._remembered()
-        return self._keep(layer_norm_backward(grad, x, mean, rstd, self.params.get("weight")))
+        return self._gradients(layer_norm_backward, grad)
 
 
 class RMSNorm(_Norm):
@@ -467,13 +466,10 @@ class RMSNorm(_Norm):
         return f"RMSNorm({self.normalized_shape}, eps={self.eps}, affine={self.affine})"
 
     def forward(self, x: Any) -> np.ndarray:
-        y, rstd = rms_norm(x, self.normalized_shape, **self.params, eps=self.eps, return_stats=True)
-        self._last = x, rstd
-        return y
+        return self._normalise(rms_norm, x, self.normalized_shape)
 
     def backward(self, grad: Any) -> np.ndarray:
-        x, rstd = self._remembered()
-        return self._keep(rms_norm_backward(grad, x, rstd, self.params.get("weight")))
+        return self._gradients(rms_norm_backward, grad)
 
 
 class GroupNorm(_Norm):
@@ -514,13 +510,10 @@ class GroupNorm(_Norm):
         return f"GroupNorm({self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine})"
 
     def forward(self, x: Any) -> np.ndarray:
-        y, mean, rstd = group_norm(x, self.num_groups, **self.params, eps=self.eps, return_stats=True)
-        self._last = x, mean, rstd
-        return y
+        return self._normalise(group_norm, x, self.num_groups)
 
     def backward(self, grad: Any) -> np.ndarray:
-        x, mean, rstd = self._remembered()
-        return self._keep(group_norm_backward(grad, x, mean, rstd, self.params.get("weight")))
+        return self._gradients(group_norm_backward, grad)
 
 
 class InstanceNorm(_Norm):
@@ -574,20 +567,14 @@ class InstanceNorm(_Norm):
         )
 
     def forward(self, x: Any) -> np.ndarray:
-        own = self.training or self.running_mean is None
-        y, mean, rstd = instance_norm(
+        return self._normalise(
+            instance_norm,
             x,
             self.running_mean,
             self.running_var,
-            **self.params,
-            use_input_stats=own,
+            how={"use_input_stats": self.training or self.running_mean is None},
             momentum=self.momentum,
-            eps=self.eps,
-            return_stats=True,
         )
-        self._last = x, mean, rstd, own
-        return y
 
     def backward(self, grad: Any) -> np.ndarray:
-        x, mean, rstd, own = self._remembered()
-        return self._keep(instance_norm_backward(grad, x, mean, rstd, self.params.get("weight"), use_input_stats=own))
+        return self._gradients(instance_norm_backward, grad)
