@@ -613,7 +613,7 @@ NORM += [
         "instance_norm_backward",
         "inference",
         per_slice("grad", "x", "mean", "rstd", "weight", groups=2),
-        tuple(s for s in SIGNALS if s[1] == 2),
+        ((4, 2, 5), *(s for s in SIGNALS if s[1] == 2)),
         (70, 2, 700),
         options={"use_input_stats": False},
     ),
