@@ -167,7 +167,7 @@ def prox_l1(x, lam, step=1.0):
 
 @composition
 def prox_l0(x, lam, step=1.0):
-    return x * (np.abs(x) > math.sqrt(2 * step * lam))
+    return x * (np.abs(x) > (2 * step * lam) ** 0.5)
 
 
 @composition
@@ -267,7 +267,7 @@ def pyproximal():
 PYPROXIMAL = {
     "soft_threshold": lambda m, x, lam: (m.L1(lam), 1.0),
     "prox_l1": lambda m, x, lam, step=1.0: (m.L1(lam), step),
-    "prox_l0": lambda m, x, lam, step=1.0: (m.L0(math.sqrt(2 * step * lam)), 1.0),
+    "prox_l0": lambda m, x, lam, step=1.0: (m.L0((2 * step * lam) ** 0.5), 1.0),
     "prox_sq_l2": lambda m, x, lam, step=1.0: (m.L2(sigma=lam), step),
     "prox_scad": lambda m, x, lam, gamma=3.7, step=1.0: (m.SCAD(lam, gamma), step),
     "prox_l2": lambda m, x, lam, step=1.0: (m.Euclidean(lam), step),
@@ -320,7 +320,11 @@ def torch_hard_threshold(x, out, lam):
 
 @torch_composition
 def torch_prox_l0(x, out, lam, step=1.0):
-    return torch_hard_threshold(x, out, math.sqrt(2 * step * lam))
+    threshold = (2 * step * lam) ** 0.5
+    if isinstance(threshold, float):
+        return torch_hard_threshold(x, out, threshold)
+    nothing = torch().zeros((), dtype=x.dtype)
+    return lambda: torch().where(x.abs() > threshold, x, nothing, out=out)
 
 
 @torch_composition
