@@ -702,7 +702,7 @@ def sigmoid(x, *, out=None):
     TypeError
         An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
     ValueError
-        or `out` has another shape or is read-only.
+        `out` has another shape or is read-only.
 
     Examples
     --------
@@ -739,7 +739,7 @@ def sigmoid_backward(grad, y, *, out=None):
     TypeError
         An argument is complex, longdouble or not numeric, or `out` has another dtype than the result.
     ValueError
-        the shapes differ, or `out` has another shape or is read-only.
+        The shapes differ, or `out` has another shape or is read-only.
 
     Examples
     --------
