@@ -202,9 +202,9 @@ def measure(row, shape, dtype, threads, budget, limit):
     def enter(name, call, args, before=lambda: None):
         got = call.once()
         if "return_grad" in row.options:
-            loss, grad = got if isinstance(got, tuple) else (got, args["out"])
+            loss, grad = map(np.asarray, got if isinstance(got, tuple) else (got, args["out"]))
             # As if of a sum: a mean's is too small for its errors to be seen.
-            got = np.append(np.asarray(loss), np.asarray(grad) * np.size(grad))
+            got = np.append(loss, grad * grad.size)
         got = first(got)
         if got is None:
             got = args["out"] if row.out else args[row.updates[0]]
