@@ -452,6 +452,9 @@ NORM = [
 ]
 
 
+EACH = -1  # channel is a group
+
+
 def per_slice(*names: str, axes: int = 1, groups: int = 0, rms: bool = False):
     """Data, parameters of elements or (with groups) of channels, and the statistics of the forward pass."""
 
@@ -461,7 +464,7 @@ def per_slice(*names: str, axes: int = 1, groups: int = 0, rms: bool = False):
             arrays = {"grad": np.asarray(rng.standard_normal(shape), dtype)} | arrays
         wide = arrays["x"].astype(np.float64)
         if groups:
-            wide = wide.reshape(shape[0], groups, -1)
+            wide = wide.reshape(shape[0], shape[1] if groups == EACH else groups, -1)
         over = tuple(range(wide.ndim - (1 if groups else axes), wide.ndim))
         if "mean" in names:
             arrays["mean"] = wide.mean(over).astype(dtype)
@@ -604,16 +607,17 @@ NORM += [
     slice_norms(
         "instance_norm_backward",
         "",
-        per_slice("grad", "x", "mean", "rstd", "weight", groups=2),
-        tuple(s for s in SIGNALS if s[1] == 2),
+        per_slice("grad", "x", "mean", "rstd", "weight", groups=EACH),
+        SIGNALS,
         (70, 2, 700),
+        ulps=6,
         traffic=(2, 1),
     ),
     slice_norms(
         "instance_norm_backward",
         "inference",
-        per_slice("grad", "x", "mean", "rstd", "weight", groups=2),
-        ((4, 2, 5), *(s for s in SIGNALS if s[1] == 2)),
+        per_slice("grad", "x", "mean", "rstd", "weight", groups=EACH),
+        SIGNALS,
         (70, 2, 700),
         options={"use_input_stats": False},
     ),
