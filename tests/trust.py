@@ -28,7 +28,11 @@ TARGETS = {
     "asan": EVERYTHING,
     "coverage": EVERYTHING,
     "ubsan": EVERYTHING,
-    "exhaustive": (*CORE, "tests/c"),
+    "exhaustive": (
+        *("csrc/kernels/prox.inc", "csrc/kernels/losses.inc", "csrc/kernels.def", "csrc/elementary.h", "csrc/lanes.h"),
+        *("csrc/instantiate.h", "csrc/target.h", "csrc/isa_baseline.c", "csrc/isa_avx2.c", "csrc/isa_avx512.c"),
+        *("csrc/dispatch.c", "tests/c/exhaustive.c", "tests/c/calls.h"),
+    ),
     "fuzz": (*CORE, "fastreg", "tests/c", "tests/fuzz.py", "tests/cases.py", "tests/layouts.py"),
     "tsan": (*CORE, "fastreg", "tests/c", "tests/test_laws.py", "tests/cases.py"),
     "calls": (
