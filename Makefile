@@ -97,12 +97,19 @@ cd build/$@ && PYTHONSAFEPATH=1 PYTHONPATH=lib FASTREG_EXAMPLES=$(EXAMPLES) $(2)
 endef
 
 # One test runs a program with an allocator of its own, where AddressSanitizer's must be.
+ADDRESS = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc
+OWN_ALLOCATOR := --deselect ../../tests/test_memory.py::test_each_allocation_fails_in_turn
+
 asan: $(VENV)/.test ## the tests under AddressSanitizer
-	$(call sanitized,address,LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc,\
-		--deselect ../../tests/test_memory.py::test_each_allocation_fails_in_turn)
+	$(call sanitized,address,$(ADDRESS),$(OWN_ALLOCATOR))
 
 ubsan: $(VENV)/.test ## the tests under UndefinedBehaviorSanitizer
 	$(call sanitized,undefined,UBSAN_OPTIONS=print_stacktrace=1)
+
+BOTH := address,undefined
+.PHONY: sanitize
+sanitize: $(VENV)/.test ## the tests under both
+	$(call sanitized,$(BOTH),$(ADDRESS) UBSAN_OPTIONS=print_stacktrace=1,$(OWN_ALLOCATOR))
 
 .PHONY: trust coverage broken mutation
 trust: $(VENV)/.test ## all of these that have not passed on this tree, in two lanes; their figures go into docs/trust.md

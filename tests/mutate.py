@@ -50,6 +50,23 @@ NO_FAULT: dict[tuple[str, str, str], str] = {
         "const int64_t y = t ? 1 : a->index[row];",
     ): "where there are probabilities, no index is read",
     (
+        "norm.inc",
+        "return (FN(block)){outer, x->outer - outer < by.segments ? x->outer - outer : by.segments, 0, x->inner};",
+        "return (FN(block)){outer, x->outer - outer <= by.segments ? x->outer - outer : by.segments, 0, x->inner};",
+    ): "of two numbers that are equal, either is the smaller",
+    (
+        "norm.inc",
+        "FN(normalise_run)(job, run / x->channels, run % x->channels, i, "
+        "x->inner - i < NORM_BLOCK ? x->inner - i : NORM_BLOCK, 0);",
+        "FN(normalise_run)(job, run / x->channels, run % x->channels, i, "
+        "x->inner - i <= NORM_BLOCK ? x->inner - i : NORM_BLOCK, 0);",
+    ): "of two numbers that are equal, either is the smaller",
+    (
+        "distances.inc",
+        "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",
+        "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",
+    ): "a vector of zeros is zero, and an infinite one infinite, at any scale",
+    (
         "distances.inc",
         "const int64_t e = largest && largest[c] > 0 && largest[c] < INFINITY ? exponent_of(largest[c]) : 0;",
         "const int64_t e = largest && largest[c] >= 0 && largest[c] < INFINITY ? exponent_of(largest[c]) : 0;",

@@ -7,6 +7,7 @@ A run leaves build/trust/<target>.log, which begins with its commit. It stands f
 it is about are the same in both; what did not pass is written as such.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -25,9 +26,8 @@ EVERYTHING = (*CORE, "fastreg", "tests", "pyproject.toml")
 # Each: the files that it is about, the longest first to be started.
 TARGETS = {
     "mutation": (*CORE, "fastreg", "tests"),
-    "asan": EVERYTHING,
+    "sanitize": EVERYTHING,
     "coverage": EVERYTHING,
-    "ubsan": EVERYTHING,
     "exhaustive": (
         *("csrc/kernels/prox.inc", "csrc/kernels/losses.inc", "csrc/kernels.def", "csrc/elementary.h", "csrc/lanes.h"),
         *("csrc/instantiate.h", "csrc/target.h", "csrc/isa_baseline.c", "csrc/isa_avx2.c", "csrc/isa_avx512.c"),
@@ -48,7 +48,8 @@ TARGETS = {
     "big": (*CORE, "fastreg", "tests/test_memory.py"),
 }
 COMMANDS = {
-    **{target: [*MAKE, target, "EXAMPLES=3"] for target in ("asan", "ubsan", "coverage")},
+    **{target: [*MAKE, target, "EXAMPLES=3"] for target in ("sanitize", "coverage")},
+    "mutation": [*MAKE, "mutation", f"MUTANTS={os.environ.get('MUTANTS', '100 50 3600')}"],
     "calls": [*PYTEST, "tests/test_bad_calls.py", "tests/test_memory.py"],
     "objects": [*PYTEST, "tests/test_objects.py"],
 }
@@ -180,8 +181,7 @@ def allocations(log: str) -> str:
 FIGURES = {
     "fuzz": ("fuzz", fuzzed),
     "exhaustive": ("exhaustive", swept),
-    "asan": ("asan", tests_passed),
-    "ubsan": ("ubsan", tests_passed),
+    "sanitize": ("sanitize", tests_passed),
     "tsan": ("tsan", raced),
     "broken": ("broken", noticed),
     "mutation": ("mutation", scored),
