@@ -63,8 +63,8 @@ NO_FAULT: dict[tuple[str, str, str], str] = {
     ): "of two numbers that are equal, either is the smaller",
     (
         "distances.inc",
-        "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",
-        "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",
+        "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
+        "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
     ): "a vector of zeros is zero, and an infinite one infinite, at any scale",
     (
         "distances.inc",
