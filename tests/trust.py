@@ -226,7 +226,9 @@ def main(targets: list[str]) -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     wanted = [target for target in TARGETS if target in targets or (not targets and not stands(target))]
     if targets != ["write"]:
-        subprocess.run([*MAKE, "build/fuzz/fuzz", "build/fuzz/exhaustive", "build/tsan/threads"], cwd=HOUSE, check=True)
+        subprocess.run(
+            [*MAKE, "-j2", "build/fuzz/fuzz", "build/fuzz/exhaustive", "build/tsan/threads"], cwd=HOUSE, check=True
+        )
     with ThreadPoolExecutor(2) as lanes:
         failed = list(lanes.map(run, wanted)).count(False)
     write()
