@@ -208,7 +208,7 @@ def write() -> None:
     """Between <!-- name --> and <!-- /name --> stands what the target's last run printed."""
     page = PAGE.read_text()
     for name, (target, figure) in FIGURES.items():
-        found = f"`make {target}` has not passed on this tree"
+        found = f"`make trust TARGET={target}` has not come to its end on this tree"
         if stands(target):
             found = figure(log_of(target))
         elif target in SCORED and unchanged(target):
