@@ -349,3 +349,16 @@ def test_the_norm_of_very_many():
     x = np.random.default_rng(0).standard_normal(1_000_001)
     for p, exact in ((1, math.fsum(abs(x))), (2, math.sqrt(math.fsum(x * x))), (math.inf, abs(x).max())):
         assert abs(fastreg.norm(x, p) - exact) <= 4 * 2.0**-53 * exact
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+@pytest.mark.parametrize("p", [0, 1, 2, 3, math.inf, -math.inf])
+def test_a_norm_of_zero_is_plus_zero(dtype, p):
+    for n in (*range(1, 70), 2048, 5000):
+        x = np.full(n, -0.0, dtype)
+        if p == -math.inf:
+            x[1:] = -1.0
+        assert str(float(fastreg.norm(x, p))) == "0.0", n
+        assert str(float(fastreg.norm(x[None], p, axis=1)[0])) == "0.0", n
+        assert str(float(fastreg.norm(x[:, None], p, axis=0)[0])) == "0.0", n
