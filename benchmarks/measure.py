@@ -38,8 +38,8 @@ FEWEST_SAMPLES = 3  # whatever they take: of two, one that waited for the kernel
 # would be measured against them.
 REST = 5e-3
 # Each turn starts with this many seconds of calls that are not counted. On one core they bring the third-level cache to
-# its steady state, which takes ten calls, not one: the limit's passes share their arrays and would find more of them
-# there than the others do. After a rest on all cores it takes longer to wake them, clock and caches and all.
+# the state in which the contender leaves it, which takes ten calls, not one: all share the arrays, and a store past the
+# caches takes its lines from the next. After a rest on all cores it takes longer: to wake them, clock and caches.
 WARM, WARM_ALL = 1e-3, 5e-3
 SAMPLES_A_TURN, LONGEST_TURN = 10, 5e-4
 LARGE, HUGE_PAGE = 2**17, 2**21

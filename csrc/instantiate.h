@@ -33,8 +33,8 @@
 #define C(x) ((T)(x))
 
 #define FOR_EACH(i, n) FASTREG_IVDEP for (int64_t i = 0; i < (n); i++)
-/* Four vectors a turn: a twentieth off a pass of two arrays that come from the third-level cache. For the loops that do
- * little else: it adds a quarter to the code. */
+/* Four vectors a turn, so that more reads are under way. For the loops that do little but read and write: of all loops it
+ * would add much to the code and nothing to the speed. */
 #define FOR_EACH_UNROLLED(i, n) FASTREG_UNROLL FOR_EACH(i, n)
 #define FOR_LANES(l) for (int l = 0; l < LANES; l++)
 

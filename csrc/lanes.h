@@ -50,29 +50,22 @@ FASTREG_INLINE vdouble load_f64(const double *x)
 }
 
 /* A run's lanes, from memory into registers and back: one by one, since GCC copies an array of vectors through memory. */
-FASTREG_INLINE void load_lanes(vdouble *v, const double *lane)
+FASTREG_INLINE void load_vectors(vdouble *v, const double *lane, int count)
 {
-    for (int i = 0; i < SUM_VECTORS; i++)
-        v[i] = load_f64(lane + i * (SUM_LANES / SUM_VECTORS));
+    for (int i = 0; i < count; i++)
+        v[i] = load_f64(lane + i * VDOUBLE);
 }
 
-FASTREG_INLINE void store_lanes(double *lane, const vdouble *v)
+FASTREG_INLINE void store_vectors(double *lane, const vdouble *v, int count)
 {
-    for (int i = 0; i < SUM_VECTORS; i++)
-        memcpy(lane + i * (SUM_LANES / SUM_VECTORS), &v[i], sizeof v[i]);
+    for (int i = 0; i < count; i++)
+        memcpy(lane + i * VDOUBLE, &v[i], sizeof v[i]);
 }
 
-FASTREG_INLINE void load_folded(vdouble *v, const double *lane)
-{
-    for (int i = 0; i < FOLDED_VECTORS; i++)
-        v[i] = load_f64(lane + i * (FOLDED / FOLDED_VECTORS));
-}
-
-FASTREG_INLINE void store_folded(double *lane, const vdouble *v)
-{
-    for (int i = 0; i < FOLDED_VECTORS; i++)
-        memcpy(lane + i * (FOLDED / FOLDED_VECTORS), &v[i], sizeof v[i]);
-}
+FASTREG_INLINE void load_lanes(vdouble *v, const double *lane) { load_vectors(v, lane, SUM_VECTORS); }
+FASTREG_INLINE void store_lanes(double *lane, const vdouble *v) { store_vectors(lane, v, SUM_VECTORS); }
+FASTREG_INLINE void load_folded(vdouble *v, const double *lane) { load_vectors(v, lane, FOLDED_VECTORS); }
+FASTREG_INLINE void store_folded(double *lane, const vdouble *v) { store_vectors(lane, v, FOLDED_VECTORS); }
 
 /* Adds vector i of a run's lanes to their sums. GCC 12 widens a vector of its own type by halves of halves, or by
  * scalars, so the instructions have to be named. */
@@ -177,31 +170,22 @@ FASTREG_INLINE vfloat magnitude_f32(vfloat v) { return fabsf(v); }
 FASTREG_INLINE vdouble magnitude_f64(vdouble v) { return fabs(v); }
 #endif
 
-/* The one order in which lanes are added. */
-FASTREG_INLINE double sum_lanes(const double *lane)
+/* The one order in which lanes are added: of at most SUM_LANES. */
+FASTREG_INLINE double sum_tree(const double *lane, int lanes)
 {
     double s[SUM_LANES];
-    for (int l = 0; l < SUM_LANES; l++)
+    for (int l = 0; l < lanes; l++)
         s[l] = lane[l];
-    for (int half = SUM_LANES / 2; half > 0; half /= 2)
+    for (int half = lanes / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++)
             s[l] += s[l + half];
     return s[0];
 }
 
-/* The same of FOLDED lanes. */
-FASTREG_INLINE double sum_folded(const double *lane)
-{
-    double s[FOLDED];
-    for (int l = 0; l < FOLDED; l++)
-        s[l] = lane[l];
-    for (int half = FOLDED / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            s[l] += s[l + half];
-    return s[0];
-}
+FASTREG_INLINE double sum_lanes(const double *lane) { return sum_tree(lane, SUM_LANES); }
+FASTREG_INLINE double sum_folded(const double *lane) { return sum_tree(lane, FOLDED); }
 
-/* The same of `count` runs' lanes, as many runs at a time as a register has doubles: one by one, the additions across
+/* sum_folded of `count` runs' lanes, as many runs at a time as a register has doubles: one by one, the additions across
  * a register take longer than a run of 64 elements. */
 FASTREG_INLINE void sum_each(const double (*lane)[FOLDED], int64_t count, double *sums)
 {
@@ -276,29 +260,20 @@ FOLD(largest_in, LARGER_)
 #undef LARGER_
 #endif
 
-/* The same, of all lanes, in registers. */
-FASTREG_INLINE double sum_vectors(const vdouble *v)
+/* sum_tree of lanes in registers. */
+FASTREG_INLINE double sum_tree_of_vectors(const vdouble *v, int count)
 {
     vdouble sum[SUM_VECTORS];
-    for (int i = 0; i < SUM_VECTORS; i++)
+    for (int i = 0; i < count; i++)
         sum[i] = v[i];
-    for (int half = SUM_VECTORS / 2; half > 0; half /= 2)
+    for (int half = count / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
             sum[i] += sum[i + half];
     return sum_vector(sum[0]);
 }
 
-/* The same of FOLDED lanes. */
-FASTREG_INLINE double folded_sum(const vdouble *v)
-{
-    vdouble sum[FOLDED_VECTORS];
-    for (int i = 0; i < FOLDED_VECTORS; i++)
-        sum[i] = v[i];
-    for (int half = FOLDED_VECTORS / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            sum[i] += sum[i + half];
-    return sum_vector(sum[0]);
-}
+FASTREG_INLINE double sum_vectors(const vdouble *v) { return sum_tree_of_vectors(v, SUM_VECTORS); }
+FASTREG_INLINE double sum_folded_vectors(const vdouble *v) { return sum_tree_of_vectors(v, FOLDED_VECTORS); }
 
 /* Of a vector of floats: widened first, which makes −0 a 0, so that a largest of zeros has one sign everywhere. */
 enum { FLOAT_HALVES = sizeof(vfloat) / sizeof(float) * sizeof(double) / sizeof(vdouble) };

@@ -268,8 +268,8 @@ void fastreg_elementwise(fastreg_walk *walks, int64_t count)
     }
     if (chunks == 0)
         return;
-    /* A block costs some 60 ns, of dropout 200, and one of the cheapest kernels takes a microsecond: so where one thread
-     * does it all is one block, and where several share it, eight each keep them busy to the end. */
+    /* A block costs some 60 ns, and one of the cheapest kernels takes a microsecond: so where one thread does it all is
+     * one block, and where several share it, eight each keep them busy to the end. */
     int threads = fastreg_get_num_threads();
     int64_t per_block = chunks / (8 * threads);
     if (threads == 1 || (!fastreg_cutoffs_ignored() && elements < fastreg_cutoff(walks->kernel)))

@@ -81,7 +81,7 @@ cdef ndarray mask_of(fastreg_draws *draws, tuple shape, int64_t n, bint packed):
     a.out = <uint8_t *>np.PyArray_DATA(kept)
     a.packed = packed
     a.draws = draws[0]
-    # Packed bits that are the generator's own take an eleventh of the time of others: larger blocks, a later second thread.
+    # Packed bits that are the generator's own take a tenth of the time of others: larger blocks, a later second thread.
     if packed and draws.threshold == <uint64_t>1 << 31:
         over_items(KERNEL_dropout_mask, FASTREG_F64, &a, n, 8 * BLOCK, n >> 6)
     else:
