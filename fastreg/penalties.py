@@ -156,13 +156,9 @@ class Penalty:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(_same(getattr(self, name), getattr(other, name)) for name in self._parameters)
+        return all(bool(np.array_equal(getattr(self, name), getattr(other, name))) for name in self._parameters)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _same(a: Any, b: Any) -> bool:
-    return (a is None) == (b is None) and bool(np.array_equal(a, b))
 
 
 # ---- elementwise -------------------------------------------------------------------------------------------------

@@ -321,6 +321,20 @@ def test_a_nan_in_any_row_is_that_row_s(dtype):
 
 @pytest.mark.usefixtures("every_isa")
 @every_dtype
+@pytest.mark.parametrize("p", [math.inf, -math.inf])
+def test_a_nan_in_any_row_of_a_column(dtype, p):
+    """Rows are met four at a time, by comparisons that pass NaN by: their sum must not."""
+    x = np.arange(1.0, 9 * 37 + 1, dtype=dtype).reshape(9, 37)
+    wanted = x.max(axis=0) if p > 0 else x.min(axis=0)
+    for row in range(9):
+        for column in (0, 17, 36):
+            y, nan = x.copy(), wanted.copy()
+            y[row, column] = nan[column] = np.nan
+            assert np.array_equal(fastreg.norm(y, p, axis=0), nan, equal_nan=True), (row, column)
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
 def test_the_largest_of_a_long_row(dtype):
     """Chunk by chunk."""
     x = np.random.default_rng(0).standard_normal((3, 5000)).astype(dtype)

@@ -181,6 +181,8 @@ def test_edges_as_written():
         for lam in (1.0, np.inf):
             assert_array_equal(getattr(fastreg, name)(x[1:4], lam, step=0.0), x[1:4], name)
     assert_array_equal(fastreg.prox_l1(x[1:4], [1.0, np.inf, 2.0], 0.0), x[1:4])
+    assert_array_equal(fastreg.prox_l2(x[:4], 2.5), x[:4])  # an infinite norm: what a finite lam takes of it is nothing
+    assert np.isnan(fastreg.prox_l2(x[:4], np.inf)).all()
 
 
 @pytest.mark.parametrize("step", [0.0, 0.5, 1.0, 3.0])
@@ -572,12 +574,11 @@ def test_groups_of_very_different_sizes_side_by_side():
 
 
 @pytest.mark.usefixtures("every_isa")
-@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_short_rows_keep_their_nan_and_their_zeros(dtype):
     """Rows of every length that are taken several at a time: NaN, below the threshold, infinite, and far above it."""
     for length in range(1, 140):
-        x = np.tile(np.array([1.0, 0.01, 2.0, 3.0, 0.01], dtype)[:, None], (5, length))
+        x = np.tile(np.array([1.0, 0.01, 2.0, 3.0, -0.01], dtype)[:, None], (5, length))
         x[0, length // 2] = np.nan
         x[2, length // 3] = -np.inf
         y = fastreg.prox_group_lasso(x, 0.5, axis=1)

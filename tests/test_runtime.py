@@ -217,8 +217,8 @@ def test_a_caller_that_loses_its_cpu_before_it_begins(refusing):
         + """
     import ctypes, time
     unlucky = ctypes.c_int.in_dll(ctypes.CDLL(None), "unlucky")
-    small, large = x[:20_000].copy(), x[:70_000].copy()
-    out, wanted = np.empty_like(large), wanted[:70_000]
+    small, large = x[:20_000].copy(), x[:200_000].copy()  # of soft_threshold, 98,304 elements are large
+    out, wanted = np.empty_like(large), wanted[:200_000]
     for _ in range(300):
         time.sleep(0.0005)  # workers sleep
         runtime._ignore_cutoffs(True)
