@@ -32,7 +32,8 @@ from fastreg import fastreg_runtime as runtime
 
 HERE = Path(__file__).parent
 SHORTEST_SAMPLE = 50e-6
-LEAST_SAMPLES, MOST_SAMPLES = 7, 300  # the least within three times the time, if it can be had
+LEAST_SAMPLES, MOST_SAMPLES = 15, 300  # the least within three times the time, if it can be had
+LEAST_OF_SLOW, SLOW = 7, 10e-3  # for calls of so many seconds, which are mostly peers'
 FEWEST_SAMPLES = 3  # whatever they take: of two, one that waited for the kernel's memory would count half
 # Threads of OpenMP and XLA spin for some milliseconds after a call; on all cores the next contender
 # would be measured against them.
@@ -137,19 +138,20 @@ def timed(call, warm, before=lambda: None):
 
 def interleave(contenders, budget, rest=0.0):
     """{name: samples of seconds a call}, taking turns until `budget` seconds a contender are spent."""
-    names, samples, spent, once, calls = list(contenders), {}, {}, {}, {}
+    names, samples, spent, once, calls, least = list(contenders), {}, {}, {}, {}, {}
     budget *= len(names)
     for name in names:
         time.sleep(rest)
         once[name] = min(contenders[name](1, 3))
         calls[name] = max(1, round(SHORTEST_SAMPLE / once[name]))
         samples[name], spent[name] = [], 0.0
+        least[name] = LEAST_SAMPLES if once[name] < SLOW else LEAST_OF_SLOW
     gc.collect()
     gc.disable()
     start = time.perf_counter()
     while True:
         elapsed = time.perf_counter() - start
-        few = [n for n in names if len(samples[n]) < (LEAST_SAMPLES if elapsed < 3 * budget else FEWEST_SAMPLES)]
+        few = [n for n in names if len(samples[n]) < (least[n] if elapsed < 3 * budget else FEWEST_SAMPLES)]
         if elapsed > budget and not few:
             break
         if min(len(s) for s in samples.values()) >= MOST_SAMPLES:
