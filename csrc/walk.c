@@ -1,13 +1,13 @@
 /* Elementwise work on operands of any layout.
  *
  * Operands that are contiguous in the order of the walk are handed to the kernel as they are. The others are
- * gathered, a chunk at a time, into a buffer that stays in the first-level cache, and scattered from it: no
+ * gathered, a piece at a time, into a buffer that stays in the first-level cache, and scattered from it: no
  * temporary as large as an operand, and the kernel's loop, hence its bits, are the same for every layout. */
 #include <string.h>
 
 #include "core.h"
 
-enum { MAX_ARGS = 256, LEAST_BLOCK = 8, MOST_BLOCK = 32 /* chunks */, ITEM = 8, CACHE_LINE = 64 };
+enum { MAX_ARGS = 256, LEAST_BLOCK = 8, MOST_BLOCK = 32 /* chunks */, ITEM = 8, PIECE_BYTES = 8192, CACHE_LINE = 64 };
 
 /* Arguments of which the first members are the operands' pointers. */
 typedef union {
@@ -21,6 +21,8 @@ typedef struct {
     intptr_t shape[FASTREG_MAX_DIMS], stride[FASTREG_MAX_DIMS];
 } layout;
 
+static int is_read_only(char role) { return role == 'r' || role == 'b'; }
+
 static intptr_t magnitude(intptr_t x) { return x < 0 ? -x : x; }
 
 /* The first operand that is written, and present; else the first. */
@@ -29,7 +31,7 @@ static int written_operand(const fastreg_walk *w)
     const char *roles = fastreg_roles(w->kernel);
     const arguments *given = w->args;
     for (int k = 0; roles[k]; k++)
-        if (roles[k] != 'r' && roles[k] != 'b' && given->operand[k])
+        if (!is_read_only(roles[k]) && given->operand[k])
             return k;
     return 0;
 }
@@ -105,6 +107,16 @@ static void copy_run(char *run, intptr_t step, char *buffer, intptr_t n, int ite
         COPY_RUN(1);
 }
 
+static intptr_t offset(const layout *l, int64_t element)
+{
+    intptr_t bytes = 0;
+    for (int d = l->ndim - 1; d >= 0; d--) {
+        bytes += (intptr_t)(element % l->shape[d]) * l->stride[d];
+        element /= l->shape[d];
+    }
+    return bytes;
+}
+
 /* Gathers elements first … first+n−1 into the buffer, or scatters them from it. */
 static void copy_elements(const layout *l, char *data, char *buffer, int64_t first, int64_t n, int itemsize, int to_buffer)
 {
@@ -139,6 +151,14 @@ static void copy_elements(const layout *l, char *data, char *buffer, int64_t fir
     }
 }
 
+/* Elements before the first that begins a line of the cache. Vectors of a written operand that straddle two lines cost a
+ * fifth of the time of a pass over memory, and NumPy's large arrays begin 16 bytes into a line; any partition of
+ * elementwise work gives the same bits. */
+static int64_t before_line(const char *data, int itemsize)
+{
+    return (int64_t)(-(uintptr_t)data % CACHE_LINE) / itemsize;
+}
+
 static int item_size(char role, int dtype) { return role == 'b' || role == 'B' ? 1 : dtype == FASTREG_F32 ? 4 : 8; }
 
 static void run_contiguous(const fastreg_walk *w, int64_t first, int64_t n)
@@ -157,55 +177,141 @@ static void run_contiguous(const fastreg_walk *w, int64_t first, int64_t n)
     kernel(&args, first, n);
 }
 
-static void run_strided(const fastreg_walk *w, int64_t first, int64_t n)
+/* After how many elements an operand begins again, as a weight a feature does with each row; 0: it does not. */
+static int64_t period(const layout *l)
 {
-    fastreg_kernel *kernel = fastreg_lookup(w->kernel, w->dtype);
-    const char *roles = fastreg_roles(w->kernel);
-    int order[FASTREG_MAX_DIMS], direct[FASTREG_MAX_OPERANDS];
+    if (l->ndim == 0 || l->stride[0] != 0)
+        return 0;
+    int64_t n = 1;
+    for (int d = 1; d < l->ndim; d++)
+        n *= l->shape[d];
+    return n;
+}
+
+/* The length of the runs in which an operand is contiguous; 0: it is not. */
+static int64_t run_length(const layout *l, const char *data, int itemsize)
+{
+    int last = l->ndim - 1;
+    uintptr_t apart = (uintptr_t)data;
+    for (int d = 0; d < last; d++)
+        apart |= (uintptr_t)l->stride[d];
+    return last < 0 || l->stride[last] != itemsize || apart % (uintptr_t)itemsize ? 0 : l->shape[last];
+}
+
+typedef enum { DIRECT, IN_ROWS, KEPT, GATHERED } way;
+
+/* A walk over operands of which some are not contiguous. */
+typedef struct {
+    fastreg_kernel *kernel;
+    const char *roles;
+    int dtype;
+    way way[FASTREG_MAX_OPERANDS];
     layout layouts[FASTREG_MAX_OPERANDS];
     arguments given, args;
-    double buffers[FASTREG_MAX_OPERANDS][FASTREG_CHUNK * ITEM / sizeof(double)];
+    _Alignas(CACHE_LINE) double buffers[FASTREG_MAX_OPERANDS][FASTREG_CHUNK * ITEM / sizeof(double)];
+} strided;
 
-    memcpy(given.bytes, w->args, w->args_size);
-    args = given;
-    axis_order(w, order);
+static int64_t period_of(const strided *s, int k) { return is_read_only(s->roles[k]) ? period(&s->layouts[k]) : 0; }
+
+/* `again`: what is kept is in its buffer. */
+static void run_piece(strided *s, int64_t first, int64_t n, int again)
+{
+    const char *roles = s->roles;
     for (int k = 0; roles[k]; k++) {
-        if (!given.operand[k])
+        char *data = s->given.operand[k];
+        if (!data)
             continue;
-        lay_out(&layouts[k], w, k, order);
-        direct[k] = is_direct(&layouts[k], given.operand[k], item_size(roles[k], w->dtype));
-    }
-    for (int64_t end = first + n; first < end; first += n) {
-        n = end - first < FASTREG_CHUNK ? end - first : FASTREG_CHUNK;
-        for (int k = 0; roles[k]; k++) {
-            if (!given.operand[k])
-                continue;
-            int size = item_size(roles[k], w->dtype);
-            if (direct[k]) {
-                args.operand[k] = given.operand[k] + first * size;
-                continue;
-            }
-            args.operand[k] = (char *)buffers[k];
-            if (roles[k] == 'r' || roles[k] == 'u' || roles[k] == 'b')
-                copy_elements(&layouts[k], given.operand[k], args.operand[k], first, n, size, 1);
+        int size = item_size(roles[k], s->dtype);
+        if (s->way[k] == DIRECT)
+            s->args.operand[k] = data + first * size;
+        else if (s->way[k] == IN_ROWS)
+            s->args.operand[k] = data + offset(&s->layouts[k], first);
+        else {
+            s->args.operand[k] = (char *)s->buffers[k];
+            if (roles[k] != 'w' && roles[k] != 'B' && !(again && s->way[k] == KEPT))
+                copy_elements(&s->layouts[k], data, s->args.operand[k], first, n, size, 1);
         }
-        kernel(&args, first, n);
-        for (int k = 0; roles[k]; k++)
-            if (given.operand[k] && !direct[k] && roles[k] != 'r' && roles[k] != 'b')
-                copy_elements(&layouts[k], given.operand[k], args.operand[k], first, n, item_size(roles[k], w->dtype), 0);
+    }
+    s->kernel(&s->args, first, n);
+    for (int k = 0; roles[k]; k++)
+        if (s->given.operand[k] && s->way[k] == GATHERED && !is_read_only(roles[k]))
+            copy_elements(&s->layouts[k], s->given.operand[k], s->args.operand[k], first, n, item_size(roles[k], s->dtype), 0);
+}
+
+/* In pieces. Where only elements matter, not their chunks, a piece is whole periods, and what repeats is gathered once; of
+ * periods too long for a buffer, and of long rows, a piece is what is left, where it is. A piece of three operands leaves
+ * room in the first-level cache, if one period does: a box a feature took 1.5 times as long with pieces of 16 KB. */
+static void run_strided(const fastreg_walk *w, int64_t first, int64_t n)
+{
+    strided s;
+    s.kernel = fastreg_lookup(w->kernel, w->dtype);
+    s.roles = fastreg_roles(w->kernel);
+    s.dtype = w->dtype;
+    memcpy(s.given.bytes, w->args, w->args_size);
+    s.args = s.given;
+
+    const int64_t item = item_size('r', w->dtype), end = first + n;
+    int64_t longest = 0, row = 0, piece = FASTREG_CHUNK;
+    int order[FASTREG_MAX_DIMS], gathered = 0;
+    axis_order(w, order);
+    for (int k = 0; s.roles[k]; k++) {
+        char *data = s.given.operand[k];
+        if (!data)
+            continue;
+        int size = item_size(s.roles[k], w->dtype);
+        lay_out(&s.layouts[k], w, k, order);
+        s.way[k] = is_direct(&s.layouts[k], data, size) ? DIRECT : GATHERED;
+        if (s.way[k] == DIRECT || w->ordered)
+            continue;
+        int64_t repeats = period_of(&s, k), length = run_length(&s.layouts[k], data, size);
+        if (repeats <= FASTREG_CHUNK * ITEM / item && repeats > longest)
+            longest = repeats;
+        if (length >= FASTREG_CHUNK && (row == 0 || length < row))
+            row = length;
+    }
+    if (longest > 0) {
+        piece = PIECE_BYTES / item / longest * longest;
+        piece = piece > 0 ? piece : longest;
+        row = 0;
+    }
+    for (int k = 0; s.roles[k]; k++) {
+        if (!s.given.operand[k] || s.way[k] == DIRECT)
+            continue;
+        int64_t repeats = period_of(&s, k);
+        if (repeats > 0 && piece % repeats == 0)
+            s.way[k] = KEPT;
+        else if (row > 0 && run_length(&s.layouts[k], s.given.operand[k], item_size(s.roles[k], w->dtype)) == row)
+            s.way[k] = IN_ROWS;
+        else
+            gathered = 1;
+    }
+    if (row > 0 && !gathered)
+        piece = row;
+    int written = written_operand(w), again = 0;
+    int64_t lead = 0;
+    if (!w->ordered && row == 0 && n >= 2 * FASTREG_CHUNK && s.way[written] == DIRECT) {
+        int size = item_size(s.roles[written], w->dtype);
+        lead = before_line(s.given.operand[written] + first * size, size);
+    }
+    for (; first < end; first += n) {
+        n = end - first < piece ? end - first : piece;
+        if (row > 0 && n > row - first % row)
+            n = row - first % row;
+        if (lead && lead < n)
+            n = lead;
+        run_piece(&s, first, n, again);
+        again = !lead;
+        lead = 0;
     }
 }
 
-/* Elements before the first of a written operand that begins a cache line. Vectors that straddle two lines cost a
- * fifth of the time of a pass over memory, and NumPy's large arrays begin 16 bytes into a line; any partition of
- * elementwise work gives the same bits. */
 static int64_t unaligned_lead(const fastreg_walk *w)
 {
     if (w->ndim || w->ordered || w->n < 2 * FASTREG_CHUNK)
         return 0;
     int k = written_operand(w);
     const arguments *given = w->args;
-    return (int64_t)(-(uintptr_t)given->operand[k] % CACHE_LINE) / item_size(fastreg_roles(w->kernel)[k], w->dtype);
+    return before_line(given->operand[k], item_size(fastreg_roles(w->kernel)[k], w->dtype));
 }
 
 /* Chunks from …  to … − 1 of a walk, which begin where a cache line does, but for the first. */

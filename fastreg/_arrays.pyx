@@ -6,6 +6,7 @@ the argument, what came and what is allowed.
 from cpython.float cimport PyFloat_CheckExact, PyFloat_AsDouble
 from cpython.long cimport PyLong_AsUnsignedLongLong
 from cpython.ref cimport PyObject
+from libc.math cimport INFINITY
 from libc.string cimport strlen
 cimport numpy as np
 from numpy cimport ndarray
@@ -135,14 +136,37 @@ cdef ndarray scalar_or_each(object value, ndarray like, str name, double *scalar
     return each
 
 
+cdef enum:
+    FEW = 16384  # elements that are looked at sooner than NumPy is called
+
+
+cdef bint at_least(ndarray x, double floor) except -1:
+    """Whether all elements are; NaN is not."""
+    cdef np.npy_intp i, n = np.PyArray_SIZE(x)
+    cdef const float *f
+    cdef const double *d
+    cdef int below = 0
+    if n > FEW or not np.PyArray_IS_C_CONTIGUOUS(x):
+        # The minimum is NaN where any element is.
+        return (<object>x).min() >= floor
+    if np.PyArray_TYPE(x) == np.NPY_FLOAT:
+        f = <const float *>np.PyArray_DATA(x)
+        for i in range(n):
+            below |= not f[i] >= floor
+    else:
+        d = <const double *>np.PyArray_DATA(x)
+        for i in range(n):
+            below |= not d[i] >= floor
+    return not below
+
+
 cdef ndarray nonnegative_each(object value, ndarray like, str name, double *scalar):
     """A scalar >= 0 (None is returned) or an array of them that broadcasts to `like`, in its dtype."""
     cdef ndarray each = scalar_or_each(value, like, name, scalar)
     if each is None:
         if not scalar[0] >= 0:
             raise wrong_value(name, scalar[0], "a number >= 0 is allowed")
-    # The minimum is NaN where any element is.
-    elif np.PyArray_SIZE(each) and not (<object>each).min() >= 0:
+    elif not at_least(each, 0.0):
         raise wrong_value(name, "negative or NaN elements", "all must be >= 0")
     return each
 
@@ -153,7 +177,7 @@ cdef ndarray bound_each(object value, ndarray like, str name, double *scalar):
     if each is None:
         if scalar[0] != scalar[0]:
             raise wrong_value(name, scalar[0], "a number is needed")
-    elif np.PyArray_SIZE(each) and (<object>each).min() != (<object>each).min():
+    elif not at_least(each, -INFINITY):
         raise wrong_value(name, "NaN elements", "numbers are needed")
     return each
 

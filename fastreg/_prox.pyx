@@ -24,6 +24,9 @@ cdef extern from "fastreg.h":
     enum:
         KERNEL_soft_threshold
         KERNEL_hard_threshold
+        KERNEL_thresholds_each
+        KERNEL_root_thresholds_each
+        KERNEL_shrinkages_each
         KERNEL_prox_l0
         KERNEL_prox_sq_l2
         KERNEL_prox_elastic_net
@@ -51,6 +54,16 @@ cdef extern from "fastreg.h":
     ctypedef struct hard_threshold_args:
         double lam
 
+    ctypedef struct thresholds_each_args:
+        double step
+
+    ctypedef struct root_thresholds_each_args:
+        double mantissa
+        double root
+
+    ctypedef struct shrinkages_each_args:
+        double step
+
     ctypedef struct prox_l0_args:
         double lam
         double mantissa
@@ -59,16 +72,19 @@ cdef extern from "fastreg.h":
     ctypedef struct prox_sq_l2_args:
         double lam
         double step
+        int made
 
     ctypedef struct prox_elastic_net_args:
         double l1
         double l2
         double step
+        int made
 
     ctypedef struct prox_mcp_args:
         double lam
         double step
         double gamma
+        int made
 
     ctypedef struct prox_scad_args:
         double lam
@@ -191,6 +207,36 @@ cdef ndarray weight_of(object lam, ndarray x, str name, double step, double *sca
         scalar[0] = 0.0
         return None
     return each
+
+
+cdef enum:
+    WORTH_AN_ARRAY = 4096  # elements for which threshold by threshold takes longer than to allocate theirs
+
+
+cdef bint shared(ndarray each, ndarray x) noexcept:
+    """Whether so many elements of `x` share their weights that it pays to make once what they need of them."""
+    cdef np.npy_intp n = np.PyArray_SIZE(x)
+    return each is not None and n >= WORTH_AN_ARRAY and 2 * np.PyArray_SIZE(each) <= n
+
+
+cdef ndarray made(int kernel, void *args, size_t size, ndarray each):
+    cdef ndarray out = as_output(None, each)
+    elementwise(kernel, args, size, MEMORY_ORDER, each, out)
+    return out
+
+
+cdef ndarray thresholds(ndarray each, double step):
+    cdef thresholds_each_args a
+    if step == 1:
+        return each
+    a.step = step
+    return made(KERNEL_thresholds_each, &a, sizeof(a), each)
+
+
+cdef ndarray shrinkages(ndarray each, double step):
+    cdef shrinkages_each_args a
+    a.step = step
+    return made(KERNEL_shrinkages_each, &a, sizeof(a), each)
 
 
 cdef double slack(ndarray x) noexcept:
@@ -345,6 +391,9 @@ def prox_l1(x, lam, step=1.0, *, out=None):
     a.step = step_of(step)
     cdef ndarray L = weight_of(lam, X, "lam", a.step, &a.lam)
     cdef ndarray Y = as_output(out, X)
+    if shared(L, X):
+        L = thresholds(L, a.step)
+        a.step = 1.0
     elementwise(KERNEL_soft_threshold, &a, sizeof(a), MEMORY_ORDER, X, L, Y)
     return finished(Y, out)
 
@@ -396,6 +445,8 @@ def prox_l0(x, lam, step=1.0, *, out=None):
     array([-3. ,  0. ,  0. ,  2.1])
     """
     cdef prox_l0_args a
+    cdef root_thresholds_each_args each
+    cdef hard_threshold_args hard
     cdef int exponent
     cdef ndarray X = as_floating(x, "x")
     cdef double tau = step_of(step)
@@ -408,6 +459,11 @@ def prox_l0(x, lam, step=1.0, *, out=None):
         a.mantissa *= 0.5
         exponent += 1
     a.root = ldexp(1.0, exponent // 2)
+    if shared(L, X):
+        each = [a.mantissa, a.root]
+        L = made(KERNEL_root_thresholds_each, &each, sizeof(each), L)
+        elementwise(KERNEL_hard_threshold, &hard, sizeof(hard), MEMORY_ORDER, X, L, Y)
+        return finished(Y, out)
     elementwise(KERNEL_prox_l0, &a, sizeof(a), MEMORY_ORDER, X, L, Y)
     return finished(Y, out)
 
@@ -463,6 +519,9 @@ def prox_sq_l2(x, lam, step=1.0, *, out=None):
     a.step = step_of(step)
     cdef ndarray L = weight_of(lam, X, "lam", a.step, &a.lam)
     cdef ndarray Y = as_output(out, X)
+    a.made = shared(L, X)
+    if a.made:
+        L = shrinkages(L, a.step)
     elementwise(KERNEL_prox_sq_l2, &a, sizeof(a), MEMORY_ORDER, X, L, Y)
     return finished(Y, out)
 
@@ -517,6 +576,11 @@ def prox_elastic_net(x, l1, l2, step=1.0, *, out=None):
     cdef ndarray L1 = weight_of(l1, X, "l1", a.step, &a.l1)
     cdef ndarray L2 = weight_of(l2, X, "l2", a.step, &a.l2)
     cdef ndarray Y = as_output(out, X)
+    a.made = (L1 is None or shared(L1, X)) and (L2 is None or shared(L2, X))
+    if a.made and L1 is not None:
+        L1 = thresholds(L1, a.step)
+    if a.made and L2 is not None:
+        L2 = shrinkages(L2, a.step)
     elementwise(KERNEL_prox_elastic_net, &a, sizeof(a), MEMORY_ORDER, X, L1, L2, Y)
     return finished(Y, out)
 
@@ -585,6 +649,9 @@ def prox_mcp(x, lam, gamma=3.0, step=1.0, *, out=None):
         )
     cdef ndarray L = weight_of(lam, X, "lam", a.step, &a.lam)
     cdef ndarray Y = as_output(out, X)
+    a.made = shared(L, X)
+    if a.made:
+        L = thresholds(L, a.step)
     elementwise(KERNEL_prox_mcp, &a, sizeof(a), MEMORY_ORDER, X, L, Y)
     return finished(Y, out)
 
@@ -646,6 +713,7 @@ def prox_scad(x, lam, gamma=3.7, step=1.0, *, out=None):
     """
     cdef prox_scad_args a
     cdef ndarray X = as_floating(x, "x")
+    cdef ndarray ends = None
     a.step = step_of(step)
     a.gamma = real(gamma, "gamma")
     if not a.gamma - 1 > a.step:
@@ -655,7 +723,10 @@ def prox_scad(x, lam, gamma=3.7, step=1.0, *, out=None):
         )
     cdef ndarray L = weight_of(lam, X, "lam", a.step, &a.lam)
     cdef ndarray Y = as_output(out, X)
-    elementwise(KERNEL_prox_scad, &a, sizeof(a), MEMORY_ORDER, X, L, Y)
+    if shared(L, X):
+        ends = thresholds(L, a.gamma)
+        L = thresholds(L, a.step)
+    elementwise(KERNEL_prox_scad, &a, sizeof(a), MEMORY_ORDER, X, L, ends, Y)
     return finished(Y, out)
 
 

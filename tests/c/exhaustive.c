@@ -59,10 +59,10 @@ static double exact_softplus(double v) { return (v > 0 ? v : 0) + log1p(exp(v > 
 static const soft_threshold_args soft_threshold_call = {x, NULL, out, 0.75, 1};
 static const hard_threshold_args hard_threshold_call = {x, NULL, out, 0.75};
 static const prox_l0_args prox_l0_call = {x, NULL, out, 0.3, 1.5, 2};
-static const prox_sq_l2_args prox_sq_l2_call = {x, NULL, out, 0.3, 0.7};
-static const prox_elastic_net_args prox_elastic_net_call = {x, NULL, NULL, out, 0.3, 0.9, 0.7};
-static const prox_mcp_args prox_mcp_call = {x, NULL, out, 0.4, 0.8, 2.5};
-static const prox_scad_args prox_scad_call = {x, NULL, out, 0.4, 0.8, 3.7};
+static const prox_sq_l2_args prox_sq_l2_call = {x, NULL, out, 0.3, 0.7, 0};
+static const prox_elastic_net_args prox_elastic_net_call = {x, NULL, NULL, out, 0.3, 0.9, 0.7, 0};
+static const prox_mcp_args prox_mcp_call = {x, NULL, out, 0.4, 0.8, 2.5, 0};
+static const prox_scad_args prox_scad_call = {x, NULL, NULL, out, 0.4, 0.8, 3.7};
 static const scale_by_args scale_by_call = {x, out, 0.3, 0}, soft_scale_by_call = {x, out, 0.3, 0.25};
 static const project_simplex_args project_simplex_call = {x, out, 0.3, 0x1p-27};
 static const project_l1_ball_args project_l1_ball_call = {x, out, 0.3, 0x1p-27};
