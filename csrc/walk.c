@@ -203,39 +203,36 @@ typedef enum { DIRECT, IN_ROWS, KEPT, GATHERED } way;
 /* A walk over operands of which some are not contiguous. */
 typedef struct {
     fastreg_kernel *kernel;
-    const char *roles;
-    int dtype;
+    int operands, size[FASTREG_MAX_OPERANDS], reads[FASTREG_MAX_OPERANDS], writes[FASTREG_MAX_OPERANDS];
     way way[FASTREG_MAX_OPERANDS];
     layout layouts[FASTREG_MAX_OPERANDS];
     arguments given, args;
     _Alignas(CACHE_LINE) double buffers[FASTREG_MAX_OPERANDS][FASTREG_CHUNK * ITEM / sizeof(double)];
 } strided;
 
-static int64_t period_of(const strided *s, int k) { return is_read_only(s->roles[k]) ? period(&s->layouts[k]) : 0; }
-
 /* `again`: what is kept is in its buffer. */
 static void run_piece(strided *s, int64_t first, int64_t n, int again)
 {
-    const char *roles = s->roles;
-    for (int k = 0; roles[k]; k++) {
+    int scatters = 0;
+    for (int k = 0; k < s->operands; k++) {
         char *data = s->given.operand[k];
-        if (!data)
+        if (!data || (again && s->way[k] == KEPT))
             continue;
-        int size = item_size(roles[k], s->dtype);
         if (s->way[k] == DIRECT)
-            s->args.operand[k] = data + first * size;
+            s->args.operand[k] = data + first * s->size[k];
         else if (s->way[k] == IN_ROWS)
             s->args.operand[k] = data + offset(&s->layouts[k], first);
         else {
             s->args.operand[k] = (char *)s->buffers[k];
-            if (roles[k] != 'w' && roles[k] != 'B' && !(again && s->way[k] == KEPT))
-                copy_elements(&s->layouts[k], data, s->args.operand[k], first, n, size, 1);
+            scatters |= s->writes[k];
+            if (s->reads[k])
+                copy_elements(&s->layouts[k], data, s->args.operand[k], first, n, s->size[k], 1);
         }
     }
     s->kernel(&s->args, first, n);
-    for (int k = 0; roles[k]; k++)
-        if (s->given.operand[k] && s->way[k] == GATHERED && !is_read_only(roles[k]))
-            copy_elements(&s->layouts[k], s->given.operand[k], s->args.operand[k], first, n, item_size(roles[k], s->dtype), 0);
+    for (int k = 0; scatters && k < s->operands; k++)
+        if (s->given.operand[k] && s->way[k] == GATHERED && s->writes[k])
+            copy_elements(&s->layouts[k], s->given.operand[k], s->args.operand[k], first, n, s->size[k], 0);
 }
 
 /* In pieces. Where only elements matter, not their chunks, a piece is whole periods, and what repeats is gathered once; of
@@ -244,55 +241,56 @@ static void run_piece(strided *s, int64_t first, int64_t n, int again)
 static void run_strided(const fastreg_walk *w, int64_t first, int64_t n)
 {
     strided s;
+    const char *roles = fastreg_roles(w->kernel);
+    const int64_t item = item_size('r', w->dtype), end = first + n;
+    int64_t longest = 0, row = 0, piece = FASTREG_CHUNK, repeats[FASTREG_MAX_OPERANDS], length[FASTREG_MAX_OPERANDS];
+    int order[FASTREG_MAX_DIMS], gathered = 0, k;
+
     s.kernel = fastreg_lookup(w->kernel, w->dtype);
-    s.roles = fastreg_roles(w->kernel);
-    s.dtype = w->dtype;
     memcpy(s.given.bytes, w->args, w->args_size);
     s.args = s.given;
-
-    const int64_t item = item_size('r', w->dtype), end = first + n;
-    int64_t longest = 0, row = 0, piece = FASTREG_CHUNK;
-    int order[FASTREG_MAX_DIMS], gathered = 0;
     axis_order(w, order);
-    for (int k = 0; s.roles[k]; k++) {
+    for (k = 0; roles[k]; k++) {
         char *data = s.given.operand[k];
         if (!data)
             continue;
-        int size = item_size(s.roles[k], w->dtype);
+        s.size[k] = item_size(roles[k], w->dtype);
+        s.writes[k] = !is_read_only(roles[k]);
+        s.reads[k] = !s.writes[k] || roles[k] == 'u';
         lay_out(&s.layouts[k], w, k, order);
-        s.way[k] = is_direct(&s.layouts[k], data, size) ? DIRECT : GATHERED;
+        s.way[k] = is_direct(&s.layouts[k], data, s.size[k]) ? DIRECT : GATHERED;
+        repeats[k] = s.writes[k] ? 0 : period(&s.layouts[k]);
+        length[k] = run_length(&s.layouts[k], data, s.size[k]);
         if (s.way[k] == DIRECT || w->ordered)
             continue;
-        int64_t repeats = period_of(&s, k), length = run_length(&s.layouts[k], data, size);
-        if (repeats <= FASTREG_CHUNK * ITEM / item && repeats > longest)
-            longest = repeats;
-        if (length >= FASTREG_CHUNK && (row == 0 || length < row))
-            row = length;
+        if (repeats[k] <= FASTREG_CHUNK * ITEM / item && repeats[k] > longest)
+            longest = repeats[k];
+        if (length[k] >= FASTREG_CHUNK && (row == 0 || length[k] < row))
+            row = length[k];
     }
+    s.operands = k;
     if (longest > 0) {
         piece = PIECE_BYTES / item / longest * longest;
         piece = piece > 0 ? piece : longest;
         row = 0;
     }
-    for (int k = 0; s.roles[k]; k++) {
+    for (k = 0; roles[k]; k++) {
         if (!s.given.operand[k] || s.way[k] == DIRECT)
             continue;
-        int64_t repeats = period_of(&s, k);
-        if (repeats > 0 && piece % repeats == 0)
+        if (repeats[k] > 0 && piece % repeats[k] == 0)
             s.way[k] = KEPT;
-        else if (row > 0 && run_length(&s.layouts[k], s.given.operand[k], item_size(s.roles[k], w->dtype)) == row)
+        else if (row > 0 && length[k] == row)
             s.way[k] = IN_ROWS;
         else
             gathered = 1;
     }
     if (row > 0 && !gathered)
         piece = row;
+
     int written = written_operand(w), again = 0;
     int64_t lead = 0;
-    if (!w->ordered && row == 0 && n >= 2 * FASTREG_CHUNK && s.way[written] == DIRECT) {
-        int size = item_size(s.roles[written], w->dtype);
-        lead = before_line(s.given.operand[written] + first * size, size);
-    }
+    if (!w->ordered && row == 0 && n >= 2 * FASTREG_CHUNK && s.given.operand[written] && s.way[written] == DIRECT)
+        lead = before_line(s.given.operand[written] + first * s.size[written], s.size[written]);
     for (; first < end; first += n) {
         n = end - first < piece ? end - first : piece;
         if (row > 0 && n > row - first % row)

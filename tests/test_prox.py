@@ -726,6 +726,41 @@ def test_parameters_of_each_element_are_those_of_many_calls(dtype):
 
 @pytest.mark.usefixtures("every_isa")
 @every_dtype
+@pytest.mark.parametrize("features", [1, 7, 1000, 1024, 2048, 3000, 4096, 4100, 9000])
+def test_weights_that_rows_share_are_those_written_out(dtype, features):
+    """What is made of a weight is made once for all rows, or in a piece of many elements: the same bits. Rows with gaps
+    between them, backwards and in place; weights of the same features for each of two matrices, and weights a row."""
+    rng = np.random.default_rng(features)
+    rows = 20_000 // features + 3
+    wide = rng.standard_normal((rows, 2, features + 5)).astype(dtype)
+    lam, other = rng.random((2, 2, features)).astype(dtype) * 2
+    calls = [
+        (function, {"lam": lam}, {"step": step})
+        for function in (fastreg.prox_l1, fastreg.prox_l0, fastreg.prox_sq_l2, fastreg.prox_mcp, fastreg.prox_scad)
+        for step in (1.0, 0.3)
+    ]
+    calls += [
+        (fastreg.prox_scad, {"lam": lam}, {"gamma": math.inf}),
+        (fastreg.project_box, {"lower": -lam, "upper": other}, {}),
+        (fastreg.prox_elastic_net, {"l1": lam, "l2": other}, {"step": 0.3}),
+        (fastreg.prox_elastic_net, {"l1": lam}, {"l2": 0.4}),
+        (fastreg.prox_elastic_net, {"l2": lam}, {"l1": 0.4}),
+        (fastreg.prox_elastic_net, {"l1": lam, "l2": wide[..., :features] ** 2}, {}),
+    ]
+    for x in (np.ascontiguousarray(wide[..., :features]), wide[..., :features], wide[::-1, :, features:0:-1]):
+        for function, each, options in calls:
+            for cut in (np.s_[...], np.s_[0], np.s_[..., :1]):
+                some = {name: weights[cut] for name, weights in each.items()}
+                full = {name: np.broadcast_to(weights, x.shape).copy() for name, weights in some.items()}
+                wanted = function(x.copy(), **full, **options)
+                assert function(x, **some, **options).tobytes() == wanted.tobytes(), (function, options)
+                place = wide.copy()[..., :features] if x.base is wide else x.copy()
+                place[...] = x
+                assert function(place, **some, **options, out=place).tobytes() == wanted.tobytes(), (function, options)
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
 @pytest.mark.parametrize("length", [1, 3, 4, 7, 8, 12, 16, 20, 24, 31, 40, 300])
 def test_groups_of_any_length_beside_each_other(dtype, length):
     """x·max(1 − lam·w/‖x‖, 0): norm, quotient, difference and product in double, and one rounding to f32."""
