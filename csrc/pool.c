@@ -470,11 +470,12 @@ static void reinforce(job *j, int64_t started, int helpers)
     int64_t burst = started - atomic_load_explicit(&burst_began, memory_order_relaxed);
     if (burst < WAKE_PAYS_NS && !fastreg_cutoffs_ignored()) {
         int64_t block = atomic_fetch_add_explicit(&j->parts[0].next, 1, memory_order_relaxed);
-        if (block >= j->parts[0].end)
-            return;
-        j->work(j->context, block);
-        note_done(j, 1);
-        if ((now_ns() - started) * (j->blocks - 1) < WAKE_PAYS_NS)
+        const int left = block < j->parts[0].end; /* others may have taken them all */
+        if (left) {
+            j->work(j->context, block);
+            note_done(j, 1);
+        }
+        if (!left || (now_ns() - started) * (j->blocks - 1) < WAKE_PAYS_NS)
             return;
     }
     call_workers(helpers);

@@ -7,6 +7,7 @@ from fastreg.fastreg_runtime cimport fastreg_slices, fastreg_walk
 
 
 # ---- arguments in ----
+cdef object viewed(object x)
 cdef ndarray as_floating(object x, str name)
 cdef ndarray as_floating_like(object x, ndarray like, str name)
 cdef ndarray as_type(ndarray x, int typenum)

@@ -60,14 +60,18 @@ cdef ndarray as_floating(object x, str name):
     return converted(x, name)
 
 
+cdef object viewed(object x):
+    """An array over what NumPy or DLPack can see, or of what NumPy can read."""
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return numpy.from_dlpack(x)
+    return numpy.asarray(x)
+
+
 cdef ndarray converted(object x, str name):
     if isinstance(x, numpy.ma.MaskedArray):
         raise wrong_type(name, "a masked array", "its mask would be lost: pass x.filled(value) or x.data")
     try:
-        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-            a = numpy.from_dlpack(x)
-        else:
-            a = numpy.asarray(x)
+        a = viewed(x)
     except Exception as error:
         raise wrong_type(name, type(x).__name__, f"it cannot be viewed as an array ({error})") from error
     dtype = a.dtype

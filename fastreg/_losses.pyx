@@ -9,7 +9,7 @@ import numpy
 from fastreg._arrays cimport (
     INDEX_ORDER, MEMORY_ORDER, as_floating, as_floating_like, as_output, as_output_of, as_type, axis_of, check_broadcasts,
     check_length, check_shape, dtype_of, elementwise, finished, fraction, in_index_order, integer, nonnegative, overlap,
-    over_items, positive,
+    over_items, positive, viewed,
 )
 from fastreg.fastreg_runtime cimport FASTREG_CHUNK, FASTREG_F32
 
@@ -604,10 +604,7 @@ def cross_entropy(
 
 cdef object as_indices_or_floating(object target):
     try:
-        if hasattr(target, "__dlpack__") and not hasattr(target, "__array__"):
-            a = numpy.from_dlpack(target)
-        else:
-            a = numpy.asarray(target)
+        a = viewed(target)
         if a.dtype.kind in "iu":
             return a
     except Exception:

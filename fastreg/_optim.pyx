@@ -14,7 +14,7 @@ import numpy
 from fastreg._arrays cimport (
     INDEX_ORDER, MEMORY_ORDER, SMALL, as_floating, as_floating_like, as_output, as_state, as_type, as_updated,
     check_disjoint, check_shape, dtype_of, elementwise, extent, finished, fraction, integer, nonnegative, over_items,
-    plan, positive, same_shape,
+    plan, positive, same_shape, viewed,
 )
 from fastreg.fastreg_runtime cimport (
     FASTREG_CHUNK, FASTREG_F64, FASTREG_MAX_DIMS, fastreg_walk, roles_of, run_elementwise,
@@ -658,7 +658,7 @@ cdef ndarray as_indices(object x, int64_t features):
     """A C-contiguous int64 copy of indices, each in [0, features)."""
     cdef object given
     try:
-        given = numpy.asarray(x)
+        given = viewed(x)
     except ValueError as error:
         raise TypeError(f"indices: got {type(x).__name__}; it cannot be viewed as an array ({error})") from error
     if given.dtype.kind not in "iu" and not (given.size == 0 and isinstance(x, (list, tuple))):

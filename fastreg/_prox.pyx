@@ -13,7 +13,7 @@ import numpy
 
 from fastreg._arrays cimport (
     INDEX_ORDER, MEMORY_ORDER, as_floating, as_output, axis_of, bound_each, dtype_of, elementwise, finished,
-    in_index_order, nonnegative, nonnegative_each, over_items, overlap, real,
+    in_index_order, nonnegative, nonnegative_each, over_items, overlap, real, viewed,
 )
 from fastreg.fastreg_runtime cimport FASTREG_CHUNK
 
@@ -1076,7 +1076,7 @@ cdef object shrink_labelled(ndarray X, object groups, double l1, double lam, obj
         )
     cdef object given
     try:
-        given = numpy.asarray(groups)
+        given = viewed(groups)
     except ValueError as error:
         raise TypeError(f"groups: got {type(groups).__name__}; it cannot be viewed as an array ({error})") from error
     if isinstance(groups, numpy.ma.MaskedArray):

@@ -390,3 +390,14 @@ def test_the_reference_draws_the_same_masks():
         ours, theirs = fastreg.dropout_mask(shape, 0.3, **options), reference.dropout_mask(shape, 0.3, **options)
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)
+
+
+def test_a_seed_is_any_integer_of_64_bits():
+    wanted = fastreg.dropout_mask(300, 0.5, seed=5, offset=7)
+    for kind in (np.int8, np.int64, np.uint64, lambda n: np.array(n)):
+        assert np.array_equal(fastreg.dropout_mask(300, 0.5, seed=kind(5), offset=kind(7)), wanted)
+    most = fastreg.dropout_mask(300, 0.5, seed=2**64 - 1)
+    assert np.array_equal(fastreg.dropout_mask(300, 0.5, seed=np.uint64(2**64 - 1)), most)
+    for bad in (np.int64(-1), np.int8(-5), -1, 2**64):
+        with pytest.raises(ValueError, match=r"seed: got .*\[0, 2\*\*64\)"):
+            fastreg.dropout_mask(300, 0.5, seed=bad)

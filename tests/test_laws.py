@@ -294,6 +294,21 @@ def test_lists_are_arrays_and_scalars_come_back(case):
             assert np.isscalar(result)
 
 
+class Foreign:
+    """Another library's array: DLPack is all that it speaks."""
+
+    def __init__(self, x):
+        self.__dlpack__, self.__dlpack_device__ = x.__dlpack__, x.__dlpack_device__
+
+
+@every_case
+def test_what_dlpack_can_view(case):
+    inputs = case.make(case.shapes[-1], np.float64)
+    wanted = run(case, inputs)
+    foreign = {name: x if name in case.inplace else Foreign(x) for name, x in inputs.items()}
+    same_bits(run_as_is(case, foreign), wanted)
+
+
 @every_case
 @every_dtype
 def test_empty_arrays(case, dtype):

@@ -6,9 +6,10 @@ import tracemalloc
 import mpmath
 import numpy as np
 import pytest
-from conftest import DTYPES
+from conftest import DTYPES, ISAS
 
 import fastreg
+from fastreg import fastreg_runtime as runtime
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -286,6 +287,23 @@ def test_bce_weight_of_positives():
 
 
 # ---- cross-entropy -----------------------------------------------------------------------------------------------
+
+
+@every_dtype
+def test_rows_longer_than_the_first_cache(dtype):
+    """The same bits on every instruction set; the largest, of which there are two, wherever they stand."""
+    x = np.random.default_rng(9).normal(size=(3, 20011)).astype(dtype)
+    found = []
+    for isa in ISAS:
+        runtime._use_isa(isa)
+        for at in (0, 31, 4096, 10007, 20010):
+            row = x.copy()
+            row[:, [at, -1 - at]] = 100
+            loss, grad = fastreg.cross_entropy(row, np.full(3, at), return_grad=True)
+            assert abs(loss - (0 if 2 * at + 1 == row.shape[1] else np.log(2))) <= 1e-6
+            found.append([loss, *map(np.ndarray.tobytes, (grad, fastreg.softmax(row), fastreg.log_softmax(row)))])
+    for others in (found[5:10], found[10:]):
+        assert not others or others == found[:5]
 
 
 def entropy(x, q):

@@ -176,6 +176,7 @@ for backward, shape in ((fastreg.layer_norm_backward, (64, 64, 60)), (fastreg.gr
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 def test_batch_norm_of_a_constant_channel_is_the_bias(dtype):
     rng = np.random.default_rng(1)
@@ -242,6 +243,32 @@ def test_batch_norm_inference(dtype, shape):
 
 
 @every_dtype
+def test_batch_norm_inference_by_statistics_of_both_dtypes(dtype):
+    """One of them in double: the other is taken as the number that it is."""
+    x, weight, bias, _ = example((9, 4), dtype)
+    mean, var = example((4, 4), np.float32)[0][:2]
+    wanted = fastreg.batch_norm(x, mean.astype(np.float64), np.abs(var).astype(np.float64), weight, bias)
+    for means, variances in ((np.float32, np.float64), (np.float64, np.float32)):
+        y = fastreg.batch_norm(x, mean.astype(means), np.abs(var).astype(variances), weight, bias)
+        assert np.array_equal(y, wanted)
+
+
+@every_dtype
+def test_parameters_may_lie_in_out(dtype):
+    """As if they had been copied first."""
+    x, weight, bias, _ = example((4, 3, 20), dtype)
+    kept = example((4, 3), dtype)[0] ** 2
+    for name in ("running_mean", "running_var", "weight", "bias"):
+        given = {"running_mean": kept[0], "running_var": kept[1], "weight": weight, "bias": bias}
+        wanted = fastreg.batch_norm(x, **given)
+        out = np.empty(x.shape, dtype)
+        given[name] = out.ravel()[7:10]
+        given[name][:] = {"running_mean": kept[0], "running_var": kept[1], "weight": weight, "bias": bias}[name]
+        fastreg.batch_norm(x, **given, out=out)
+        assert np.array_equal(out, wanted), name
+
+
+@every_dtype
 def test_running_statistics(dtype):
     x, *_ = example((6, 3, 20), dtype, 2.0)
     mean, var = np.full(3, 5, dtype), np.full(3, 7, dtype)
@@ -292,6 +319,20 @@ def test_bad_calls_say_what_to_do():
             fastreg.batch_norm(x, **({"running_mean": one, "running_var": one.copy(), "training": True} | bad))
     with pytest.raises(ValueError, match="grad"):
         fastreg.batch_norm_backward(x[:2], x, one, one)
+    with pytest.raises(ValueError, match="weight: got a scalar"):
+        fastreg.fold_batch_norm(1.0, None, one, one)
+    stats = np.ones((4, 1))
+    for name, call in (
+        ("mean", lambda: fastreg.batch_norm_backward(x, x, None, one)),
+        ("rstd", lambda: fastreg.batch_norm_backward(x, x, one, None)),
+        ("mean", lambda: fastreg.layer_norm_backward(x, x, None, one)),
+        ("rstd", lambda: fastreg.layer_norm_backward(x, x, np.ones(4), None)),
+        ("rstd", lambda: fastreg.rms_norm_backward(x, x, None)),
+        ("mean", lambda: fastreg.group_norm_backward(x, x, None, stats)),
+        ("rstd", lambda: fastreg.group_norm_backward(x, x, stats, None)),
+    ):
+        with pytest.raises(TypeError, match=f"{name}: got None"):
+            call()
 
 
 def test_channels_last_is_the_same_arithmetic_up_to_the_order_of_sums():
@@ -302,7 +343,11 @@ def test_channels_last_is_the_same_arithmetic_up_to_the_order_of_sums():
 
 
 @every_dtype
-@pytest.mark.parametrize("shape", [(1030, 33), (300, 700), (40, 3, 5), (37, 20, 50), (3, 2, 160, 170)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1030, 33), (300, 700), (40, 3, 5), (37, 20, 50), (3, 2, 160, 170), (3, 17, 30, 40), (1, 4099, 20)],
+    ids=str,
+)
 def test_every_way_through_the_kernels_gives_the_same_bits(dtype, shape, pool):
     """Whole channels or steps, any number of threads, any instruction set, any layout."""
     x, weight, bias, grad = example(shape, dtype, 2.0)
@@ -344,6 +389,10 @@ def test_results_that_go_past_the_caches(dtype, shape):
         yield z
         yield from fastreg.layer_norm_backward(g, a, *statistics, rows[0])
         yield fastreg.rms_norm(a, shape[-1], rows[0])
+        if len(shape) > 2:
+            z, *statistics = fastreg.group_norm(a, 1, weight, bias, return_stats=True)
+            yield z
+            yield from fastreg.group_norm_backward(g, a, *statistics, weight)
 
     for past, through in zip(results(np.ascontiguousarray), results(np.asfortranarray), strict=True):
         assert np.array_equal(past, through)
@@ -427,6 +476,49 @@ def test_group_and_instance_norm_are_layer_norms_of_their_slices():
     assert np.allclose(fastreg.group_norm(x, 3, weight, bias), rows * weight.reshape(along) + bias.reshape(along))
     rows = fastreg.layer_norm(x, 40)
     assert np.allclose(fastreg.instance_norm(x, None, None, weight), rows * weight.reshape(along))
+    mean, var = np.arange(6.0), np.arange(1.0, 7.0)
+    for_all = fastreg.instance_norm(x, mean, var, weight, use_input_stats=False)
+    assert np.array_equal(for_all, fastreg.batch_norm(x, mean, var, weight))
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+@pytest.mark.parametrize(("channels", "groups", "inner"), [(600, 2, 17), (300, 1, 40), (513, 1, 3), (64, 4, 16)])
+def test_groups_of_any_number_of_channels(dtype, channels, groups, inner):
+    """More than the 256 that are taken together, too; a row of a group is its channels' runs, one after the other."""
+    x, weight, bias, grad = example((3, channels, inner), dtype, 2.0)
+
+    def as_groups(a):
+        return a.reshape(3 * groups, -1)
+
+    along = [np.tile(np.repeat(a, inner).reshape(groups, -1), (3, 1)) for a in (weight, bias)]
+    wanted = slice_oracle(as_groups(x), along[0], along[1], as_groups(grad), eps=1e-5)
+    y, mean, rstd = fastreg.group_norm(x, groups, weight, bias, return_stats=True)
+    grad_x, grad_weight, grad_bias = fastreg.group_norm_backward(grad, x, mean, rstd, weight)
+    terms = as_groups(grad) * along[0] * wanted[2][:, np.newaxis]
+    assert ulps(as_groups(y), wanted[0]) <= BOUND[dtype]
+    assert ulps(mean.ravel(), wanted[1]) <= 1
+    assert ulps(rstd.ravel(), wanted[2]) <= BOUND[dtype]
+    assert ulps(as_groups(grad_x), wanted[3], terms) <= BOUND[dtype]
+    xhat = (as_groups(x).astype(np.longdouble) - wanted[1][:, np.newaxis]) * wanted[2][:, np.newaxis]
+    each = grad.astype(np.longdouble) * xhat.reshape(x.shape)
+    assert ulps(grad_weight, each.sum((0, 2)), each) <= 2 * BOUND[dtype]
+    assert ulps(grad_bias, grad.astype(np.longdouble).sum((0, 2)), grad) <= BOUND[dtype]
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+def test_gradients_of_a_repeated_sample(dtype):
+    """x repeats a sample without copying it, so that the gradient's array has another layout than x."""
+    sample, weight, _, grad = example((3, 2, 5000), dtype)
+    x = np.broadcast_to(sample[:1], sample.shape)
+    _, mean, rstd = fastreg.batch_norm(x, training=True, return_stats=True)
+    for got, want in zip(
+        fastreg.batch_norm_backward(grad, x, mean, rstd, weight),
+        fastreg.batch_norm_backward(grad, x.copy(), mean, rstd, weight),
+        strict=True,
+    ):
+        assert np.array_equal(got, want)
 
 
 def test_gradients_of_slices_are_those_of_central_differences():

@@ -952,3 +952,43 @@ def test_a_gradient_that_is_not_finite_anywhere(dtype, position):
         assert optimiser.step([grad], skip_nonfinite=True) is True
         grad[position] = bad
         assert optimiser.step([grad], skip_nonfinite=True) is False
+
+
+# ---- what shares memory ------------------------------------------------------------------------------------------
+
+
+@every_optimiser
+def test_a_gradient_may_be_a_view_of_its_parameter(kind, options):
+    """In any order: as if it had been copied first."""
+    for view in (lambda p: p, lambda p: p[::-1], lambda p: p[:, ::-1]):
+        params, expected = ([np.random.default_rng(3).standard_normal((40, 50))] for _ in range(2))
+        kind(expected, **options).step([view(expected[0]).copy()])
+        kind(params, **options).step([view(params[0])])
+        assert np.array_equal(params[0], expected[0])
+
+
+def test_parameters_that_nobody_can_tell_apart_are_refused():
+    """Whether two views share an element can take for ever to find out: then it is taken that they do."""
+    memory = np.zeros(1 << 22, np.float32)
+    rng = np.random.default_rng(4)
+    rng.integers(10, 17)
+
+    def tangle(start):
+        """Of 15 axes of two elements, each stride beyond the reach of those before: no element twice in one view."""
+        strides, reach = [], 0
+        for _ in range(15):
+            strides.append(4 * (reach + 1 + int(rng.integers(0, 2 + reach // 4))))
+            reach += strides[-1] // 4
+        rng.shuffle(strides)
+        return np.lib.stride_tricks.as_strided(memory[start:], (2,) * 15, strides)
+
+    params = [tangle(0), tangle(int(rng.integers(0, 2000)))]
+    with pytest.raises(np.exceptions.TooHardError):
+        np.shares_memory(*params, max_work=100_000)
+    with pytest.raises(ValueError, match="params"):
+        optim.SGD(params, lr=0.1)
+
+
+def test_momentum_needs_its_buffer():
+    with pytest.raises(ValueError, match="momentum_buffer"):
+        fastreg.rmsprop_step(np.zeros(3), np.ones(3), np.zeros(3), momentum=0.9)

@@ -778,3 +778,38 @@ def test_groups_of_any_length_beside_each_other(dtype, length):
             fastreg.prox_group_lasso(x.T.copy(), 0.9, axis=0, weights=each).T,
         ):
             assert np.all(np.abs(got - wanted) <= bound)
+
+
+# ---- what is met at once -----------------------------------------------------------------------------------------
+
+
+@every_dtype
+def test_the_ball_of_radius_zero_is_a_point(dtype):
+    x = np.array([3, -2, 0, 1e-30, -1e30], dtype)
+    for project in (fastreg.project_l1_ball, fastreg.project_l2_ball, fastreg.project_linf_ball):
+        assert_array_equal(project(x, 0.0), np.zeros(5))
+    assert not np.signbit(fastreg.project_l1_ball(x, 0.0)).any(), "a threshold's zero"
+
+
+@every_dtype
+def test_nuclear_of_what_has_no_singular_values_to_speak_of(dtype):
+    x = np.array([[1, -2], [3, 4], [0, -0.0]], dtype)
+    assert_array_equal(fastreg.prox_nuclear(x, np.inf), np.zeros((3, 2)))
+    assert_array_equal(fastreg.prox_nuclear(np.zeros_like(x), 0.5), np.zeros((3, 2)))
+    for bad in (np.nan, np.inf, -np.inf):
+        x[1, 1] = bad
+        assert np.isnan(fastreg.prox_nuclear(x, 0.5)).all()
+
+
+def test_labels_are_of_a_vector():
+    with pytest.raises(ValueError, match=r"groups: got labels for an x of shape \(2, 3\)"):
+        fastreg.prox_group_lasso(np.ones((2, 3)), 0.5, np.zeros(6, int))
+
+
+@every_dtype
+def test_the_result_may_lie_across_its_input(dtype):
+    """The transposed view of the same memory: as if x had been copied first."""
+    x = np.random.default_rng(1).normal(size=(7, 7)).astype(dtype)
+    wanted = fastreg.soft_threshold(x, 0.5)
+    out = fastreg.soft_threshold(x, 0.5, out=x.T)
+    assert_array_equal(out, wanted)

@@ -21,6 +21,7 @@ from conftest import ISAS
 
 import fastreg
 from fastreg import fastreg_runtime as runtime
+from fastreg.__main__ import show
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="interposes functions of the GNU C library")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -383,6 +384,18 @@ def test_python_m_fastreg():
     assert "isas_built" in done.stdout
     assert "soft threshold" in done.stdout
     assert "NO" not in done.stdout
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_its_table_with_and_without_rich(rich, monkeypatch, capsys):
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+    header = ("elements", "works", "fastreg, ms", "NumPy, ms", "ratio")
+    show([("soft threshold", "yes", "0.10", "1.20", "12×"), ("softmax", "NO", "0.30", "0.60", "2×")], header)
+    printed = capsys.readouterr().out
+    for line in (header, ("soft threshold", "yes", "0.10", "1.20", "12×"), ("softmax", "NO", "0.30", "0.60", "2×")):
+        assert any(all(cell in row for cell in line) for row in printed.splitlines()), line
+    assert ("─" in printed) == rich
 
 
 # ---- a good citizen ----------------------------------------------------------------------------------------------
