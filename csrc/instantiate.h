@@ -15,6 +15,7 @@
  *   ABS SQRT COPYSIGN    <math.h> for T
  *   FN(exp) FN(log1p)    ours, see elementary.h
  *   STREAM(to, from, n)  copies n elements past the caches; a kernel that does so ends with STREAM_END();
+ *   STREAM_ONE(to, v)    the same of a VT, where `to` is aligned like one
  *   WHOLE_LINES(to, n)   how many of n elements end on a whole line of the cache */
 
 #include <math.h>
@@ -69,6 +70,11 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
     memcpy(to, from, size);
 #endif
 }
+#if FASTREG_X86 && defined(VECTOR_BYTES)
+#define STREAM_ONE(to, v) STREAM_VECTOR((char *)(to), &(v))
+#else
+#define STREAM_ONE(to, v) memcpy(to, &(v), sizeof(v))
+#endif
 #define WHOLE_LINES(to, n) ((n) - (int64_t)((uintptr_t)((to) + (n)) % LINE / sizeof(T)))
 #define STREAM(to, from, n) stream_bytes((char *)(to), (const char *)(from), (size_t)(n) * sizeof(T))
 #if FASTREG_X86

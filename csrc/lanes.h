@@ -141,6 +141,18 @@ FASTREG_INLINE void narrow_f32(float *y, vdouble v)
 
 FASTREG_INLINE void narrow_f64(double *y, vdouble v) { memcpy(y, &v, sizeof v); }
 
+/* The same past the caches, where y is aligned so. */
+#if defined(FASTREG_TARGET_AVX512)
+FASTREG_INLINE void narrow_past_f32(float *y, vdouble v) { _mm256_stream_ps(y, _mm512_cvtpd_ps((__m512d)v)); }
+FASTREG_INLINE void narrow_past_f64(double *y, vdouble v) { _mm512_stream_pd(y, (__m512d)v); }
+#elif defined(FASTREG_TARGET_AVX2)
+FASTREG_INLINE void narrow_past_f32(float *y, vdouble v) { _mm_stream_ps(y, _mm256_cvtpd_ps((__m256d)v)); }
+FASTREG_INLINE void narrow_past_f64(double *y, vdouble v) { _mm256_stream_pd(y, (__m256d)v); }
+#else
+FASTREG_INLINE void narrow_past_f32(float *y, vdouble v) { narrow_f32(y, v); }
+FASTREG_INLINE void narrow_past_f64(double *y, vdouble v) { narrow_f64(y, v); }
+#endif
+
 FASTREG_INLINE void accumulate_f64(vdouble *sum, int i, vdouble v) { sum[i] += v; }
 
 FASTREG_INLINE void accumulate_folded_f64(vdouble *sum, int i, vdouble a, vdouble b) { sum[i] += a + b; }
