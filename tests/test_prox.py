@@ -743,6 +743,7 @@ def test_weights_that_rows_share_are_those_written_out(dtype, features):
         (fastreg.prox_scad, {"lam": lam}, {"gamma": math.inf}),
         (fastreg.project_box, {"lower": -lam, "upper": other}, {}),
         (fastreg.prox_elastic_net, {"l1": lam, "l2": other}, {"step": 0.3}),
+        (fastreg.prox_elastic_net, {"l1": lam, "l2": other[0]}, {"step": 0.3}),
         (fastreg.prox_elastic_net, {"l1": lam}, {"l2": 0.4}),
         (fastreg.prox_elastic_net, {"l2": lam}, {"l1": 0.4}),
         (fastreg.prox_elastic_net, {"l1": lam, "l2": wide[..., :features] ** 2}, {}),
