@@ -243,6 +243,12 @@ def measure(row, shape, dtype, threads, budget, limit):
                 runtime._use_isa("avx512")
 
         contenders["avx2"] = avx2
+    if row.options.get(
+        "activation"
+    ):  # what is fused should cost nothing: on the same arrays, which two rows do not share
+        bound = inspect.signature(function).bind(**args | {"activation": None})
+        plain = peers.Call(function, *bound.args, **bound.kwargs)
+        contenders["plain"] = timed(plain, warm, lambda: (renew(), fastreg.set_num_threads(threads)))
     for library, builder in peers.PEERS.get(row.optimiser or row.function, {}).items():
         args = arguments() | ({"tensors": row.tensors} if row.optimiser else {})
         if (call := builder(**args)) is not None:

@@ -19,7 +19,7 @@ import rows
 import fastreg
 
 HERE = Path(__file__).parent
-OURS = ("fastreg", "1 thread", "a share", "avx2", "limit", "np.multiply")  # contenders that are not peers
+OURS = ("fastreg", "1 thread", "a share", "avx2", "plain", "limit", "np.multiply")  # contenders that are not peers
 
 
 def run(*arguments):
@@ -122,7 +122,13 @@ def check(target, lines):
 
 
 def in_words(target):
-    name = {"np.multiply": "`np.multiply`", "limit": "the limit", "1 thread": "one thread", "fastreg": "AVX-512"}
+    name = {
+        "np.multiply": "`np.multiply`",
+        "limit": "the limit",
+        "1 thread": "one thread",
+        "fastreg": "AVX-512",
+        "plain": "the same without",
+    }
     against = name.get(target.against, target.against.replace("row ", ""))
     subject = target.row + (" on AVX2" if target.what == "avx2" else "")
     if target.at_most < 0.68:

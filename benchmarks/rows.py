@@ -467,7 +467,7 @@ class Target:
     """The time of `what` on a row is at most `at_most` times that of `against`, at each of the shapes (None: all).
 
     `what` and `against` are contenders of one measurement: "fastreg", "1 thread" and "avx2" (fastreg so limited),
-    "limit", "np.multiply", a peer ("torch" is the fastest of torch's ways), or "row NAME" (fastreg on another row).
+    "plain" (without the activation), "limit", "np.multiply", a peer ("torch" is the fastest of torch's ways), or "row NAME" (fastreg on another row).
     threads: "one", "all" or "both". binding: where the target is missed, what binds and how that is known.
     """
 
@@ -669,7 +669,7 @@ TARGETS = [
     Target("batch_norm training", "torch", 1 / 6, IMAGES[:3], binding=SWEEPS),
     Target("batch_norm training", "torch", 1 / 1.5, IMAGES[3:], binding=STEPS),
     Target("batch_norm_backward", "torch", 1 / 2, binding=SWEEPS),
-    Target("batch_norm training with ReLU", "row batch_norm training", NO_SLOWER),
+    Target("batch_norm training with ReLU", "plain", NO_SLOWER),
     *(
         Target(f"{kind}_norm over {n}", "torch", 1 / 1.5, binding=TURNS)
         for kind in ("layer", "rms")
