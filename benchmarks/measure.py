@@ -243,9 +243,7 @@ def measure(row, shape, dtype, threads, budget, limit):
                 runtime._use_isa("avx512")
 
         contenders["avx2"] = avx2
-    if row.options.get(
-        "activation"
-    ):  # what is fused should cost nothing: on the same arrays, which two rows do not share
+    if row.options.get("activation"):  # on the same arrays, which two rows do not share
         bound = inspect.signature(function).bind(**args | {"activation": None})
         plain = peers.Call(function, *bound.args, **bound.kwargs)
         contenders["plain"] = timed(plain, warm, lambda: (renew(), fastreg.set_num_threads(threads)))

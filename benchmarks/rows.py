@@ -467,7 +467,8 @@ class Target:
     """The time of `what` on a row is at most `at_most` times that of `against`, at each of the shapes (None: all).
 
     `what` and `against` are contenders of one measurement: "fastreg", "1 thread" and "avx2" (fastreg so limited),
-    "plain" (without the activation), "limit", "np.multiply", a peer ("torch" is the fastest of torch's ways), or "row NAME" (fastreg on another row).
+    "plain" (without the activation), "limit", "np.multiply", a peer ("torch" is the fastest of torch's ways), or
+    "row NAME" (fastreg on another row).
     threads: "one", "all" or "both". binding: where the target is missed, what binds and how that is known.
     """
 
