@@ -122,8 +122,8 @@ coverage: $(VENV)/.test ## what the tests run: gcov of the C core for each instr
 	rm -rf build/coverage
 	FASTREG_COVERAGE=1 $(BIN)/python setup.py -q build --build-base build/coverage --build-lib build/coverage/lib
 	cd build/coverage && PYTHONSAFEPATH=1 PYTHONPATH=lib FASTREG_EXAMPLES=$(EXAMPLES) ../../$(BIN)/python -m coverage run --rcfile=../../pyproject.toml \
-		-m pytest -q -p no:cacheprovider ../../tests
-	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python ../../tests/covered.py .
+		-m pytest -q -p no:cacheprovider ../../tests; passed=$$?; \
+	../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python ../../tests/covered.py . && exit $$passed
 
 broken: build/fuzz/fuzz build/tsan/threads ## that the fuzzer and ThreadSanitizer notice kernels and a pool broken on purpose
 	$(PYTHON) tests/broken.py

@@ -199,3 +199,19 @@ def test_breaks_are_of_these_kernels():
     """What `make broken` breaks must be there to be broken."""
     for what, file, found, _ in [*broken.KERNELS, *broken.POOL]:
         assert found in (HOUSE / "csrc" / file).read_text(), f"{what}: {file} has changed: write this break anew"
+
+
+def test_the_page_of_trust_names_tests_that_there_are():
+    """Each row of a failure seen in the field names its tests; a `::name` alone is of the file before it."""
+    page = (HOUSE / "docs/trust.md").read_text()
+    named, file = [], ""
+    for module, test in re.findall(r"`(?:tests/)?(test_\w+\.py)?(?:::(test_\w+))?`", page):
+        file = module or file
+        if test:
+            named.append((file, test))
+        assert (HOUSE / "tests" / file).exists(), file
+    missing = [(file, test) for file, test in named if f"\ndef {test}(" not in (HOUSE / "tests" / file).read_text()]
+    assert len(named) > 50
+    assert not missing
+    targets = set(re.findall(r"^([a-z0-9-]+):", (HOUSE / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z0-9-]+)", page)) <= targets
