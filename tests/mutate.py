@@ -109,7 +109,7 @@ def places(source: str, python: bool) -> list[tuple[int, int, str]]:
     hidden = (
         r'"""(?s:.*?)"""|"[^"\n]*"|\'[^\'\n]*\'|#[^\n]*'
         if python
-        else r'/\*(?s:.*?)\*/|//[^\n]*|"[^"\n]*"|^#[^\n]*|PREFETCH[^\n]*'
+        else r'/\*(?s:.*?)\*/|//[^\n]*|"[^"\n]*"|^#[^\n]*|(?:PREFETCH|FN\(fetch\)|FN\(call_for\))[^\n]*'
     )
     masked = re.sub(hidden, lambda m: re.sub(r"[^\n]", "~", m[0]), source, flags=re.M)
     if python:
@@ -136,11 +136,11 @@ def sampled(every: list[tuple[Path, int, int, str]], sources: dict[Path, str]) -
     return sorted(every, key=rank)
 
 
-def run(*command, **environ) -> int:
+def run(*command, seconds: float, **environ) -> int:
     """The exit status; a mutant that does not end is noticed."""
     try:
         return subprocess.run(
-            command, env=os.environ | environ, capture_output=True, check=False, timeout=300, cwd=WORK
+            command, env=os.environ | environ, capture_output=True, check=False, timeout=seconds, cwd=WORK
         ).returncode
     except subprocess.TimeoutExpired:
         return 1
@@ -153,6 +153,10 @@ def compile_object(source: Path, target: Path) -> bool:
         ).returncode
         == 0
     )
+
+
+def compile_baseline() -> bool:
+    return compile_object(WORK / "csrc/isa_baseline.c", WORK / "isa_baseline.o")
 
 
 def link() -> None:
@@ -175,14 +179,16 @@ def set_up() -> None:
     link()
 
 
-def noticed(family: str, laws: bool) -> str:
-    """By what, or ""."""
+def noticed(family: str, laws: bool, seconds: float = 600) -> str:
+    """By what, or ""; `seconds` is more than either takes without a fault."""
     environ = {"PYTHONPATH": f"{WORK}/lib", "PYTHONSAFEPATH": "1", "FASTREG_EXAMPLES": "5"}
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=no", "-o", "addopts="]
     tests = HOUSE / "tests"
-    if laws and run(*pytest, tests / "test_laws.py", "-k", f"({LAWS}) and ({FUNCTIONS[family]})", **environ):
+    if laws and run(
+        *pytest, tests / "test_laws.py", "-k", f"({LAWS}) and ({FUNCTIONS[family]})", seconds=seconds, **environ
+    ):
         return "a law"
-    if run(*pytest, "-m", "not big", *[tests / name for name in TESTS[family]], **environ):
+    if run(*pytest, "-m", "not big", *[tests / name for name in TESTS[family]], seconds=seconds, **environ):
         return "its family's tests"
     return ""
 
@@ -200,8 +206,12 @@ FUNCTIONS = {
 def main(wanted: dict[str, int], seconds: float) -> int:
     set_up()
     missed = 0
+    patience = dict.fromkeys(TESTS, 120.0)
     for family in FUNCTIONS:
+        began = time.monotonic()
         assert not noticed(family, True), f"{family}: its tests fail without a fault"
+        patience[family] = 30 + 3 * (time.monotonic() - began)
+    plain = (WORK / "isa_baseline.o").read_bytes()
     ends = time.monotonic() + seconds
     for language, files, folder in (
         ("C", sorted((WORK / "csrc/kernels").glob("*.inc")), "csrc/kernels"),
@@ -215,12 +225,13 @@ def main(wanted: dict[str, int], seconds: float) -> int:
                 break
             source = sources[path]
             path.write_text(source[:start] + put + source[end:])
-            if language == "C" and not compile_object(WORK / "csrc/isa_baseline.c", WORK / "isa_baseline.o"):
+            # What does not compile, or is not there on the baseline, is no mutant.
+            if language == "C" and not (compile_baseline() and (WORK / "isa_baseline.o").read_bytes() != plain):
                 path.write_text(source)
                 continue
             if language == "C":
                 link()
-            by = noticed(path.stem, language == "C")
+            by = noticed(path.stem, language == "C", patience[path.stem])
             path.write_text(source)
             made += 1
             score[by] += 1
@@ -232,7 +243,7 @@ def main(wanted: dict[str, int], seconds: float) -> int:
                     f"{folder}/{path.name}:{number}: `{was}` became `{becomes}`: {reason or 'NOT NOTICED'}", flush=True
                 )
         if language == "C":
-            assert compile_object(WORK / "csrc/isa_baseline.c", WORK / "isa_baseline.o")
+            assert compile_baseline()
             link()
         by = ", ".join(f"{n} by {what}" for what, n in sorted(score.items()) if what)
         print(
