@@ -61,7 +61,7 @@ class BuildExt(build_ext):
             if switch("DEBUG"):
                 compile_args += ["-O0", "-g"]
             if switch("SANITIZE"):
-                compile_args += [f"-fsanitize={switch('SANITIZE')}", "-fno-sanitize-recover=all", "-g"]
+                compile_args += [f"-fsanitize={switch('SANITIZE')}", "-fno-sanitize-recover=all", "-g", "-O1"]  # -O3: minutes a file
                 link_args += [f"-fsanitize={switch('SANITIZE')}"]
             if switch("COVERAGE"):
                 compile_args += ["-O0", "--coverage"]  # an optimised line counts for another
