@@ -61,8 +61,8 @@ class BuildExt(build_ext):
             if switch("DEBUG"):
                 compile_args += ["-O0", "-g"]
             if switch("SANITIZE"):
-                compile_args += [f"-fsanitize={switch('SANITIZE')}", "-fno-sanitize-recover=all", "-g", "-O1"]  # -O3: minutes a file
                 link_args += [f"-fsanitize={switch('SANITIZE')}"]
+                compile_args += [*link_args, "-fno-sanitize-recover=all", "-g", "-O1"]  # more takes minutes a file
             if switch("COVERAGE"):
                 compile_args += ["-O0", "--coverage"]  # an optimised line counts for another
                 link_args += ["--coverage"]
