@@ -16,7 +16,8 @@
  *   FN(exp) FN(log1p)    ours, see elementary.h
  *   STREAM(to, from, n)  copies n elements past the caches; a kernel that does so ends with STREAM_END();
  *   STREAM_ONE(to, v)    the same of a VT, where `to` is aligned like one
- *   WHOLE_LINES(to, n)   how many of n elements end on a whole line of the cache */
+ *   WHOLE_LINES(to, n)   how many of n elements end on a whole line of the cache
+ *   stream_vector(s, v)  the same, a vector at a time, between stream_from(to) and stream_last(s), where STREAMS_VECTORS */
 
 #include <math.h>
 #include <string.h>
@@ -74,6 +75,57 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #define STREAM_ONE(to, v) STREAM_VECTOR((char *)(to), &(v))
 #else
 #define STREAM_ONE(to, v) memcpy(to, &(v), sizeof(v))
+#endif
+
+/* Vectors, one after the other, to memory on other boundaries than theirs: what is stored is put together of two of them in
+ * registers. By way of memory, as above, it has to lie there for a while, and a pass over two inputs takes a tenth longer. */
+#if defined(FASTREG_TARGET_AVX512) || defined(FASTREG_TARGET_AVX2)
+#define STREAMS_VECTORS 1
+typedef struct {
+    char *at, *first; /* of the next vector, and of the first with which a whole line begins */
+    size_t turn;      /* bytes of a vector that belong to what is stored before */
+    vbits index, from_next, last;
+} vector_stream;
+
+FASTREG_INLINE vector_stream stream_from(void *to)
+{
+    const size_t head = (size_t)(-(uintptr_t)to % LINE), turn = head % WIDTH;
+    uint32_t index[WIDTH / 4], from_next[WIDTH / 4];
+    for (uint32_t l = 0; l < WIDTH / 4; l++) {
+        index[l] = l + (uint32_t)turn / 4;
+        from_next[l] = index[l] < WIDTH / 4 ? 0 : UINT32_MAX;
+    }
+    vector_stream s = {to, (char *)to + head - turn + WIDTH, turn, {0}, {0}, {0}};
+    memcpy(&s.index, index, WIDTH);
+    memcpy(&s.from_next, from_next, WIDTH);
+    return s;
+}
+
+FASTREG_INLINE void stream_vector(vector_stream *s, const void *vector)
+{
+    vbits next;
+    memcpy(&next, vector, WIDTH);
+#if defined(FASTREG_TARGET_AVX512)
+    const __m512i whole = _mm512_permutex2var_epi32((__m512i)s->last, (__m512i)s->index, (__m512i)next);
+#else
+    const __m256i a = _mm256_permutevar8x32_epi32((__m256i)s->last, (__m256i)s->index);
+    const __m256i b = _mm256_permutevar8x32_epi32((__m256i)next, (__m256i)s->index);
+    const __m256i whole = _mm256_blendv_epi8(a, b, (__m256i)s->from_next);
+#endif
+    if (s->at >= s->first)
+        STREAM_VECTOR(s->at + s->turn - WIDTH, &whole);
+    s->at += WIDTH;
+    s->last = next;
+}
+
+/* What is left of the last of them. */
+FASTREG_INLINE void stream_last(vector_stream *s)
+{
+    if (s->at >= s->first)
+        memcpy(s->at + s->turn - WIDTH, (const char *)&s->last + s->turn, WIDTH - s->turn);
+}
+#else
+#define STREAMS_VECTORS 0
 #endif
 #define WHOLE_LINES(to, n) ((n) - (int64_t)((uintptr_t)((to) + (n)) % LINE / sizeof(T)))
 #define STREAM(to, from, n) stream_bytes((char *)(to), (const char *)(from), (size_t)(n) * sizeof(T))

@@ -245,16 +245,22 @@ def test_slopes_at_and_beside_their_kinks(dtype):
     np.testing.assert_array_equal(slope, [0, 0])
 
 
+@every_dtype
+@pytest.mark.parametrize("more", [0, 5, 64, 2047, 2048 + 63])
 @pytest.mark.usefixtures("every_isa")
-def test_large_gradients_are_the_small_ones():
-    """Above 16 MB gradients are stored past the caches; not a bit may depend on it."""
-    x, t = np.random.default_rng(5).normal(size=(2, (1 << 22) + 5)).astype(np.float32)
-    loss, grad = fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum")
+def test_large_gradients_are_the_small_ones(dtype, more):
+    """From 8 MB on gradients are stored past the caches; not a bit may depend on it, nor on where they begin in a line."""
+    n = (1 << 23) // np.dtype(dtype).itemsize + more
+    x, t = np.random.default_rng(5).normal(size=(2, n)).astype(dtype)
     _, each = fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="none")
-    assert np.array_equal(grad, each)
-    unaligned = np.empty(x.size + 1, np.float32)[1:]
-    assert fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum", out=unaligned)[0] == loss
-    assert np.array_equal(unaligned, each)
+    loss, _ = fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum", out=x.copy())
+    room = np.empty(n + 18, dtype)
+    for begin in (0, 1, 3, 8, 12, 15):
+        room[:] = 7
+        out = room[begin : begin + n]
+        assert fastreg.smooth_l1_loss(x, t, return_grad=True, reduction="sum", out=out)[0] == loss
+        assert np.array_equal(out, each)
+        assert (room[:begin] == 7).all() and (room[begin + n :] == 7).all()
 
 
 # ---- binary cross-entropy ----------------------------------------------------------------------------------------
