@@ -514,17 +514,17 @@ AVX2 = (
 )
 WIDENING = (
     "sums of f32 in double, which AVX2 makes in vectors of four: 32 elements are 8 conversions, 8 products and 8 "
-    "additions, 24 instructions where AVX-512 needs 12. prox_l2 takes 128 µs with AVX2, 97 with AVX-512, its norm alone, "
-    "when four terms are added in f32 first (the row norm p=2), 35 and 33, and f64, which is not widened, 187 and 188"
+    "additions, 24 instructions where AVX-512 needs 12. prox_l2 takes 128 µs with AVX2, 97 with AVX-512, its norm "
+    "alone, when four terms are added in f32 first (the row norm p=2), 35 and 33, and f64, which is not widened, 187 "
+    "and 188"
 )
 EXCESS = (
-    "arithmetic in double, four elements to a vector where AVX-512 has eight: two differences, a comparison, a choice, an "
-    "addition and a count, and for f32 a conversion. Without one f64 is 1.2 to 1.6 times slower too; only where nearly all "
-    "passes wait for memory (few kept, f64: 1.04) it is not"
+    "arithmetic in double, four elements to a vector where AVX-512 has eight: two differences, a comparison, a "
+    "choice, an addition and a count, and for f32 a conversion. f64, which needs none, is 1.2 to 1.6 times slower too"
 )
 ROOTS = (
-    "a root and a quotient in double for each group, half as many at a time, and rows' sums by shuffles: 292 µs, of which "
-    "rows of 1,000, of as many bytes, take 130"
+    "a root and a quotient in double for each group, half as many at a time, and rows' sums by shuffles: 292 µs, of "
+    "which rows of 1,000, of as many bytes, take 130"
 )
 SUMS = ("prox_l2", "project_l2_ball", "prox_group_lasso", "prox_sparse_group_lasso")
 AVX2 |= dict.fromkeys(SUMS, WIDENING) | dict.fromkeys(SIMPLICES, EXCESS)
@@ -534,8 +534,8 @@ AVX2 |= dict.fromkeys(
     "nine operations and two or three loads a vector, and twice the vectors",
 )
 TWICE_SOFT = (
-    " Sparse groups are thresholded twice, for their norm and for the result: 143 µs for rows, where those that are not "
-    "sparse take 102, 168 for rows of 8 (126), 186 for columns (143)"
+    " Sparse groups are thresholded twice, for their norm and for the result: 143 µs for rows, where those that are "
+    "not sparse take 102, 168 for rows of 8 (126), 186 for columns (143)"
 )
 GROUPS_BIND = {
     "rows": "a row is read for its norm and again, from the first-level cache, for the result." + TWICE_SOFT,
@@ -552,21 +552,21 @@ GROUPS_BIND = {
     "labels": (
         "labels of 8 bytes, which the limit does not count, are read four times (smallest, largest, sums, factors): "
         "32 MB beside the limit's 12. For each element a sum is loaded and stored and a factor loaded, at places of "
-        "their own among 10,000; no vector does that without conflicts. NumPy's bincount and take (the peer numpy) need "
-        "two to three times as long"
+        "their own among 10,000; no vector does that without conflicts. NumPy's bincount and take (the peer numpy) "
+        "need two to three times as long"
     ),
 }
 TWO_NUMBERS = ("prox_elastic_net", "prox_scad")
 NORM_FIRST = (
     "the norm has to be known before anything is written: a read, and after it a read and a write, where the limit's "
     "loop has all three streams at once. Each of the two is at its own limit: at 2²⁰ norm p=2 takes 33 µs (limit 31), "
-    "prox_sq_l2 63 (62), and both, one after the other, the 97 of prox_l2. Summing from the end to the beginning, so that "
-    "the second pass begins with what the caches hold, changed nothing"
+    "prox_sq_l2 63 (62), and both, one after the other, the 97 of prox_l2. Summing from the end to the beginning, so "
+    "that the second pass begins with what the caches hold, changed nothing"
 )
 FEATURES = (
     "two numbers a feature, of 4,096 features 32 KB: with a row of x and one of out they do not stay in a first-level "
-    "cache of 48 KB. Of one number a feature (prox_l1, prox_l0), and of 1,024 features, the loops are within 1.1 or near "
-    "it. Tiles of columns stay there, but take memory out of order: slower at (4096, 4096), for one number too"
+    "cache of 48 KB. Of one number a feature (prox_l1, prox_l0), and of 1,024 features, the loops are within 1.1 or "
+    "near it. Tiles of columns stay there, but take memory out of order: slower at (4096, 4096), for one number too"
 )
 NO_SLOWER = 1.03  # two measurements of one call differ by as much
 MIDDLE, BIG = ((M,),), ((16 * M,),)
