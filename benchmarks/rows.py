@@ -636,7 +636,7 @@ STEPS = (
     "five steps of a few microseconds each; a square root and six quotients a channel in the step between the sweeps"
 )
 TURNS = (
-    "the sums of a slice come before its results, in turns, and memory is asked evenly only as far as prefetches do it. "
+    "the sums of a slice come before its results, in turns, and memory is asked evenly as far as prefetches do it. "
     "The arithmetic is half of the time or more: 16 elements are 21 vector instructions forward with AVX-512 (counted "
     "in the built isa_avx512.o), 14 of them in double since parameters are elements' own, and 32 backward: four sums "
     "that are widened, a scale in two parts and what rounding took from the mean, for 2 ulp. And a result of 32 MiB, "
