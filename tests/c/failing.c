@@ -1,7 +1,8 @@
 /* Interposes the allocator of a process (LD_PRELOAD), so that test_memory.py can fail each allocation of a call in turn.
  *
  * Whose an allocation is, and whose a crash, is said by the stack: the innermost frame in an extension module is
- * fastreg's, or NumPy's, which has error paths of its own that lose the error or crash. */
+ * fastreg's, or NumPy's, which has error paths of its own that crash, or fail with no error set. From CPython 3.12 on
+ * that crashes a little later, where Cython adds its line to the traceback of the error that is not there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,6 +15,7 @@
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 extern void __libc_free(void *);
+extern void *PyErr_Occurred(void) __attribute__((weak)); /* found in the program */
 
 enum { NONE, FASTREG, NUMPY, OTHERS, NUMPYS_CRASH = 77 };
 
@@ -21,14 +23,17 @@ static _Thread_local long left; /* allocations of this thread until the one that
 static _Thread_local int failed;
 static atomic_long live;
 
-static int innermost(void)
+static int innermost(int *adds_to_traceback)
 {
     void *frames[64];
     int n = backtrace(frames, 64);
+    *adds_to_traceback = 0;
     for (int k = 0; k < n; k++) {
         Dl_info info;
         if (!dladdr(frames[k], &info) || !info.dli_fname)
             continue;
+        if (info.dli_sname && !strcmp(info.dli_sname, "PyTraceBack_Here"))
+            *adds_to_traceback = 1;
         if (strstr(info.dli_fname, "numpy/"))
             return NUMPY;
         if (strstr(info.dli_fname, "fastreg/_") || strstr(info.dli_fname, "fastreg/fastreg_"))
@@ -37,7 +42,12 @@ static int innermost(void)
     return OTHERS;
 }
 
-static void crashed(int signal_number) { _exit(innermost() == NUMPY ? NUMPYS_CRASH : 128 + signal_number); }
+static void crashed(int signal_number)
+{
+    int adds_to_traceback, whose = innermost(&adds_to_traceback);
+    int lost = failed == NUMPY && adds_to_traceback && !PyErr_Occurred();
+    _exit(whose == NUMPY || lost ? NUMPYS_CRASH : 128 + signal_number);
+}
 
 /* The nth allocation from here on fails. */
 void failing_arm(long nth)
@@ -57,7 +67,8 @@ long failing_live(void) { return atomic_load(&live); }
 
 void failing_watch_crashes(void)
 {
-    (void)innermost(); /* backtrace allocates when it is first called */
+    int ignored;
+    (void)innermost(&ignored); /* backtrace allocates when it is first called */
     signal(SIGSEGV, crashed);
     signal(SIGBUS, crashed);
     signal(SIGABRT, crashed);
@@ -67,7 +78,8 @@ static int fails(void)
 {
     if (left == 0 || --left != 0)
         return 0;
-    failed = innermost();
+    int ignored;
+    failed = innermost(&ignored);
     errno = ENOMEM;
     return 1;
 }
