@@ -2,7 +2,9 @@
  *
  * Whose an allocation is, and whose a crash, is said by the stack: the innermost frame in an extension module is
  * fastreg's, or NumPy's, which has error paths of its own that crash, or fail with no error set. From CPython 3.12 on
- * that crashes a little later, where Cython adds its line to the traceback of the error that is not there. */
+ * that crashes a little later, where Cython adds its line to the traceback of the error that is not there. And what
+ * these CPythons themselves allocate as they run NumPy's Python code is not failed: where a function cannot be made
+ * (MAKE_FUNCTION) they give its code back twice, and soon run what they have freed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,7 +17,9 @@
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 extern void __libc_free(void *);
-extern void *PyErr_Occurred(void) __attribute__((weak)); /* found in the program */
+/* Found in the program. */
+extern void *PyErr_Occurred(void) __attribute__((weak));
+extern const unsigned long Py_Version __attribute__((weak));
 
 enum { NONE, FASTREG, NUMPY, OTHERS, NUMPYS_CRASH = 77 };
 
@@ -23,30 +27,38 @@ static _Thread_local long left; /* allocations of this thread until the one that
 static _Thread_local int failed;
 static atomic_long live;
 
-static int innermost(int *adds_to_traceback)
+struct stack {
+    int whose;
+    int adds_to_traceback, runs_python; /* nearer than the module's frame */
+};
+
+static struct stack stack(void)
 {
+    struct stack s = {.whose = OTHERS};
     void *frames[64];
     int n = backtrace(frames, 64);
-    *adds_to_traceback = 0;
     for (int k = 0; k < n; k++) {
         Dl_info info;
         if (!dladdr(frames[k], &info) || !info.dli_fname)
             continue;
-        if (info.dli_sname && !strcmp(info.dli_sname, "PyTraceBack_Here"))
-            *adds_to_traceback = 1;
+        const char *name = info.dli_sname ? info.dli_sname : "";
+        s.adds_to_traceback |= !strcmp(name, "PyTraceBack_Here");
+        s.runs_python |= !strcmp(name, "_PyEval_EvalFrameDefault");
         if (strstr(info.dli_fname, "numpy/"))
-            return NUMPY;
+            s.whose = NUMPY;
         if (strstr(info.dli_fname, "fastreg/_") || strstr(info.dli_fname, "fastreg/fastreg_"))
-            return FASTREG;
+            s.whose = FASTREG;
+        if (s.whose != OTHERS)
+            break;
     }
-    return OTHERS;
+    return s;
 }
 
 static void crashed(int signal_number)
 {
-    int adds_to_traceback, whose = innermost(&adds_to_traceback);
-    int lost = failed == NUMPY && adds_to_traceback && !PyErr_Occurred();
-    _exit(whose == NUMPY || lost ? NUMPYS_CRASH : 128 + signal_number);
+    struct stack s = stack();
+    int lost = failed == NUMPY && s.adds_to_traceback && !PyErr_Occurred();
+    _exit(s.whose == NUMPY || lost ? NUMPYS_CRASH : 128 + signal_number);
 }
 
 /* The nth allocation from here on fails. */
@@ -67,8 +79,7 @@ long failing_live(void) { return atomic_load(&live); }
 
 void failing_watch_crashes(void)
 {
-    int ignored;
-    (void)innermost(&ignored); /* backtrace allocates when it is first called */
+    (void)stack(); /* backtrace allocates when it is first called */
     signal(SIGSEGV, crashed);
     signal(SIGBUS, crashed);
     signal(SIGABRT, crashed);
@@ -78,8 +89,12 @@ static int fails(void)
 {
     if (left == 0 || --left != 0)
         return 0;
-    int ignored;
-    failed = innermost(&ignored);
+    struct stack s = stack();
+    if (s.whose == NUMPY && s.runs_python && Py_Version >= 0x030C0000) {
+        failed = OTHERS;
+        return 0;
+    }
+    failed = s.whose;
     errno = ENOMEM;
     return 1;
 }
