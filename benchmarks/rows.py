@@ -520,7 +520,8 @@ WIDENING = (
 )
 EXCESS = (
     "arithmetic in double, four elements to a vector where AVX-512 has eight: two differences, a comparison, a "
-    "choice, an addition and a count, and for f32 a conversion. f64, which needs none, is 1.2 to 1.6 times slower too"
+    "choice, an addition and a count, and for f32 a conversion. f64, which needs none, is 1.2 to 1.6 times slower "
+    "too, unless few are kept, where it waits for memory (1.04)"
 )
 ROOTS = (
     "a root and a quotient in double for each group, half as many at a time, and rows' sums by shuffles: 292 µs, of "
