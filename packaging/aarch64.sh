@@ -57,5 +57,5 @@ echo "the bits of every Case, here and there:"
 ./python "$HOUSE/tests/bits.py" >bits.aarch64
 diff bits.host bits.aarch64 && echo "$(wc -l <bits.host) hashes, all the same"
 
-exec ./python -m pytest -p no:cacheprovider --rootdir="$HOUSE" -c "$HOUSE/pyproject.toml" --ignore="$HOUSE/tests/test_house.py" \
-  "${@:-$HOUSE/tests}"
+. "$HOUSE/packaging/emulated.sh"
+emulated_tests "$@"

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 HOUSE=$PWD PYTHON=$(command -v "${PYTHON:-python3}")
+. packaging/emulated.sh
 command -v qemu-x86_64-static >/dev/null || { echo "needs: apt-get install qemu-user-static" >&2; exit 1; }
 for model in Nehalem Haswell; do
   place=$HOUSE/build/oldcpu/$model
@@ -23,7 +24,6 @@ import fastreg
 config = fastreg.show_config(mode='dicts')
 print('$model:', config['isa'])
 assert config['isa'] == {'Nehalem': 'baseline', 'Haswell': 'avx2'}['$model'], config"
-    ./python -m pytest -p no:cacheprovider --rootdir="$HOUSE" -c "$HOUSE/pyproject.toml" --ignore="$HOUSE/tests/test_house.py" \
-      "${@:-$HOUSE/tests}"
+    emulated_tests "$@"
   )
 done
