@@ -25,6 +25,7 @@ def exact_norm(x, p):
         return mpmath.fsum(e ** mpmath.mpf(p) for e in v) ** (1 / mpmath.mpf(p))
 
 
+@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("p", [2, 1, 0, np.inf, -np.inf, 3, 0.5, 1.7, 10])
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200, 5e-324, 1e305, 1e-310])
 def test_norm_neither_overflows_nor_vanishes_in_between(p, scale):
@@ -73,6 +74,7 @@ def test_norm_of_f32_whose_terms_leave_f32():
                     )
 
 
+@pytest.mark.usefixtures("every_isa")
 @pytest.mark.parametrize("p", [2, 1, 0, np.inf, -np.inf, 3, 0.5])
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200, 1e-310])
 def test_norm_of_columns_is_the_norm_of_each(p, scale):
@@ -192,6 +194,7 @@ def test_normalize_backward_is_the_derivative(p, axis):
         assert abs(got[index] - (loss(up) - loss(down)) / (2 * h)) < 1e-6 * max(1, np.abs(got).max())
 
 
+@pytest.mark.usefixtures("every_isa")
 def test_normalize_at_the_edges():
     x = np.array([[3e200, 4e200], [3e-200, 4e-200], [0, 0], [1e-13, 0]])
     np.testing.assert_allclose(fastreg.normalize(x, eps=0.0)[:2], [[0.6, 0.8]] * 2, rtol=1e-15)

@@ -198,15 +198,21 @@ def test_batch_norm_of_huge_values_does_not_overflow(dtype):
         assert ulps(y, oracle(x * dtype(1e30), weight, bias, grad, eps=0.0)[0]) <= BOUND[dtype]
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
-@pytest.mark.parametrize("shape", [(37, 5), (6, 5, 40)], ids=str)
+@pytest.mark.parametrize("shape", [(37, 5), (6, 5, 40), (3, 400, 100)], ids=str)
 def test_a_poor_provisional_mean_is_made_better(dtype, shape):
-    """The first elements of each channel lie 10⁹ standard deviations away from the others' mean."""
+    """The first elements of each channel, or row, lie 10⁹ standard deviations away from the others' mean."""
     x, weight, bias, grad = example(shape, dtype)
-    x[0] = 0
-    x[1:] = x[1:] * dtype(1e-3) + dtype(1e6)
+    x = x * dtype(1e-3) + dtype(1e6)
+    x[(0, ..., np.s_[:8])[: x.ndim]] = 0
     y = fastreg.batch_norm(x, None, None, weight, bias, training=True, eps=0.0)
     assert ulps(y, oracle(x, weight, bias, grad, eps=0.0)[0]) <= BOUND[dtype]
+    rows, weight, bias, grad = example((5, 300), dtype)
+    rows = rows * dtype(1e-3) + dtype(1e6)
+    rows[:, :8] = 0
+    y = fastreg.layer_norm(rows, 300, weight, bias, eps=0.0)
+    assert ulps(y, slice_oracle(rows, weight, bias, grad, eps=0.0)[0]) <= BOUND[dtype]
 
 
 @every_dtype
@@ -426,6 +432,7 @@ def slice_oracle(x, weight, bias, grad, *, eps, rms=False):
 ROWS = [(3, 2), (5, 40), (70, 33), (9, 768), (2, 20000)]
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 @pytest.mark.parametrize("ratio", [0, 3, 1e3, 1e6, -1e6])
 @pytest.mark.parametrize("shape", ROWS, ids=str)
@@ -441,6 +448,9 @@ def test_layer_norm_is_exact_for_any_mean(dtype, ratio, shape):
     assert ulps(got[0], wanted[3], terms) <= BOUND[dtype]
     assert ulps(got[1], wanted[4], grad) <= 2 * BOUND[dtype]
     assert ulps(got[2], wanted[5], grad) <= BOUND[dtype]
+    bare = fastreg.layer_norm_backward(grad, x, mean, rstd)
+    terms = grad * wanted[2][:, np.newaxis]
+    assert ulps(bare[0], slice_oracle(x, np.ones_like(weight), bias, grad, eps=1e-5)[3], terms) <= BOUND[dtype]
 
 
 @every_dtype
@@ -458,6 +468,7 @@ def test_rms_norm_is_exact(dtype, scale, shape):
         assert ulps(got[1], wanted[4], grad) <= 2 * BOUND[dtype]
 
 
+@pytest.mark.usefixtures("every_isa")
 @every_dtype
 def test_constant_rows_give_the_bias(dtype):
     bias = np.asarray(np.random.default_rng(2).standard_normal(6), dtype)

@@ -325,6 +325,7 @@ def test_total_variation_of_a_million_is_linear_at_worst(bend):
     assert lam * np.abs(jumps).sum() - np.sum(-u[:-1] * jumps) <= n * unit * np.abs(jumps).sum()
 
 
+@pytest.mark.usefixtures("every_isa")
 def test_total_variation_is_exact_at_the_ends():
     x = np.arange(12.0)
     assert_array_equal(fastreg.prox_tv1d(x, 1e300), np.full(12, 5.5))
