@@ -49,7 +49,7 @@ TARGETS = {
 }
 COMMANDS = {
     **{target: [*MAKE, target, "EXAMPLES=3"] for target in ("sanitize", "coverage")},
-    "mutation": [*MAKE, "mutation", f"MUTANTS={os.environ.get('MUTANTS', '100 50 3600')}"],
+    "mutation": [*MAKE, "mutation", f"MUTANTS={os.environ.get('MUTANTS', '60 40 900')}"],
     "calls": [*PYTEST, "tests/test_bad_calls.py", "tests/test_memory.py"],
     "objects": [*PYTEST, "tests/test_objects.py"],
 }
