@@ -70,9 +70,6 @@ class BuildExt(build_ext):
                 compile_args += ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
         for e in self.extensions:
             e.extra_compile_args, e.extra_link_args = compile_args, link_args
-            # Cython's code, which checks arguments and calls the core, is a quarter smaller for size, and no slower.
-            if "-O0" not in compile_args and not set(CORE) & set(e.sources):
-                e.extra_compile_args = [flag.replace("-O3", "-Os") for flag in compile_args]
         super().build_extensions()
 
 

@@ -14,6 +14,7 @@ import fnmatch
 import gc
 import inspect
 import json
+import math
 import mmap
 import os
 import random
@@ -322,18 +323,20 @@ def stores(limit, threads, budget):
         yield {"n": 2**exponent, "times": {name: summary(samples[name], calls[name]) for name in contenders}}
 
 
-def selected(pattern):
+def selected(pattern, largest=math.inf):
     for row in rows.ROWS:
         if fnmatch.fnmatch(row.name, f"*{pattern}*") and hasattr(fastreg, row.function):
             for dtype, shapes in (("f4", row.shapes), ("f8", row.shapes_f64)):
                 for shape in shapes:
-                    yield row, shape, dtype
+                    if math.prod(shape) <= largest:
+                        yield row, shape, dtype
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", default="*")
+    parser.add_argument("--largest", type=float, default=math.inf, help="shapes of so many elements at most")
     parser.add_argument("--seconds", type=float, default=0.08, help="for each contender of a row at a shape")
     parser.add_argument("--busy", action="store_true", help="a mean beside other busy processes instead")
     parser.add_argument("--stores", action="store_true", help="non-temporal stores instead: when they pay")
@@ -355,7 +358,7 @@ def main():
         for line in stores(limit, options.threads, options.seconds):
             print(json.dumps(line), flush=True)
         return None
-    for row, shape, dtype in selected(options.rows):
+    for row, shape, dtype in selected(options.rows, options.largest):
         try:
             line = measure(row, shape, dtype, options.threads, options.seconds, limit)
         except Exception as error:  # the other rows of a long run are worth having; the report names this one

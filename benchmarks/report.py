@@ -352,6 +352,7 @@ def picture(measured):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="", help="print the rows whose name holds this; write nothing")
+    parser.add_argument("--largest", default="inf", help="with --rows: shapes of so many elements at most")
     parser.add_argument("--seconds", default="0.08", help="for each contender of a row at a shape")
     parser.add_argument("--save", help="keep the measurements in this JSON file")
     parser.add_argument(
@@ -376,7 +377,8 @@ def main():
         measured, company, streams, failed, later = {}, None, None, [], ()
         for threads in sorted({1, cpus()}):
             measured[threads] = []
-            for line in run("--threads", str(threads), "--rows", options.rows or "*", "--seconds", options.seconds):
+            only = ("--rows", options.rows or "*", "--largest", options.largest, "--seconds", options.seconds)
+            for line in run("--threads", str(threads), *only):
                 if "failed" in line:
                     failed.append(f"{line['row']} {shape(line['shape'])} ({line['dtype']}): {line['failed']}")
                     print(f"FAILED: {failed[-1]}", flush=True)
