@@ -326,7 +326,7 @@ def test_a_nan_in_any_row_is_that_row_s(dtype):
 @every_dtype
 @pytest.mark.parametrize("p", [math.inf, -math.inf])
 def test_a_nan_in_any_row_of_a_column(dtype, p):
-    """Rows are met four at a time, by comparisons that pass NaN by: their sum must not."""
+    """Rows are met eight at a time, by comparisons that pass NaN by: their sum must not."""
     x = np.arange(1.0, 9 * 37 + 1, dtype=dtype).reshape(9, 37)
     wanted = x.max(axis=0) if p > 0 else x.min(axis=0)
     for row in range(9):
