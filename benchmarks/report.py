@@ -7,6 +7,7 @@ measured and the targets.
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -367,12 +368,16 @@ def main():
         state, *more = (json.loads(Path(file).read_text()) for file in options.load)
         company, streams, load, minutes = (state[k] for k in ("company", "streams", "load", "minutes"))
         measured = {int(t): {key(line): line for line in lines} for t, lines in state["measured"].items()}
+        later = []
         for other in more:
             minutes += other["minutes"]
+            again = [line for lines in other["measured"].values() for line in lines]
+            names = sorted({line["row"] for line in again})
+            most = max(math.prod(line["shape"]) for line in again)
+            later += names if len(names) < 8 else [f"all shapes of up to {most:,} elements"]
             for t, lines in other["measured"].items():
                 measured[int(t)] |= {key(line): line for line in lines}
         measured = {t: list(lines.values()) for t, lines in measured.items()}
-        later = sorted({line["row"] for other in more for lines in other["measured"].values() for line in lines})
     else:
         measured, company, streams, failed, later = {}, None, None, [], ()
         for threads in sorted({1, cpus()}):
