@@ -515,9 +515,7 @@ AVX2 = (
 )
 WIDENING = (
     "sums of f32 in double, which AVX2 makes in vectors of four: 32 elements are 8 conversions, 8 products and 8 "
-    "additions, 24 instructions where AVX-512 needs 12. prox_l2 takes 128 µs with AVX2, 97 with AVX-512, its norm "
-    "alone, when four terms are added in f32 first (the row norm p=2), 35 and 33, and f64, which is not widened, 187 "
-    "and 188"
+    "additions, 24 instructions where AVX-512 needs 12."
 )
 EXCESS = (
     "arithmetic in double, four elements to a vector where AVX-512 has eight: two differences, a comparison, a "
@@ -600,8 +598,8 @@ TWO_NUMBERS = ("prox_elastic_net", "prox_scad")
 NORM_FIRST = (
     "the norm has to be known before anything is written: a read, and after it a read and a write, where the limit's "
     "loop has all three streams at once. Each of the two is near its own limit: at 2²⁰ norm p=2 takes 37 µs (limit "
-    "32), prox_sq_l2 78 (76), and both, one after the other, the 116 of prox_l2. Summing from the end to the beginning, so "
-    "that the second pass begins with what the caches hold, changed nothing"
+    "32), prox_sq_l2 78 (76), and both, one after the other, the 116 of prox_l2. Summing from the end to the beginning, "
+    "so that the second pass begins with what the caches hold, changed nothing"
 )
 FEATURES = (
     "two numbers a feature, of 4,096 features 32 KB: with a row of x and one of out they do not stay in a first-level "
