@@ -515,7 +515,7 @@ AVX2 = (
 )
 WIDENING = (
     "sums of f32 in double, which AVX2 makes in vectors of four: 32 elements are 8 conversions, 8 products and 8 "
-    "additions, 24 instructions where AVX-512 needs 12."
+    "additions, 24 instructions where AVX-512 needs 12"
 )
 EXCESS = (
     "arithmetic in double, four elements to a vector where AVX-512 has eight: two differences, a comparison, a "
@@ -598,7 +598,7 @@ TWO_NUMBERS = ("prox_elastic_net", "prox_scad")
 NORM_FIRST = (
     "the norm has to be known before anything is written: a read, and after it a read and a write, where the limit's "
     "loop has all three streams at once. Each of the two is near its own limit: at 2²⁰ norm p=2 takes 37 µs (limit "
-    "32), prox_sq_l2 78 (76), and both, one after the other, the 116 of prox_l2. Summing from the end to the beginning, "
+    "32), prox_sq_l2 78 (76), and both, together the 116 of prox_l2. Summing from the end to the beginning, "
     "so that the second pass begins with what the caches hold, changed nothing"
 )
 FEATURES = (
