@@ -406,7 +406,7 @@ def test_results_that_go_past_the_caches(dtype, shape):
 
 @pytest.mark.usefixtures("every_isa")
 def test_rows_past_the_caches_may_begin_anywhere():
-    """Of a permuted array two rows begin alike in a vector, the next two elsewhere; one with a NaN is stored otherwise."""
+    """Of a permuted array two rows begin alike in a vector, the next two elsewhere; one with a NaN goes another way."""
     x, grad = np.random.default_rng(0).standard_normal((2, 130, 32, 1020), np.float32)
     x[7, 3, 5] = np.nan
     weight = np.random.default_rng(1).standard_normal(1020, np.float32)
