@@ -606,12 +606,12 @@ def batch_norm_backward(grad, x, mean, rstd, weight=None, *, bias=None, axis=1, 
     step.job = &a
 
     item = np.PyArray_ITEMSIZE(X)
-    work = <double *>malloc(<size_t>(8 * columns * (4 * a.blocks + 7) + 5 * item * columns + LINE))
+    work = <double *>malloc(<size_t>(8 * columns * (4 * a.blocks + 7) + 5 * item * columns + 2 * LINE))
     if work is NULL:
         raise MemoryError()
     try:
         a.line = line_of_cache(work)
-        a.k = <double *>(<char *>a.line + 5 * item * columns)
+        a.k = <double *>line_of_cache(<char *>a.line + 5 * item * columns)
         a.hi = a.k + columns
         a.lo = a.hi + columns
         a.scale = a.lo + columns

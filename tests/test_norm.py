@@ -421,6 +421,34 @@ def test_rows_past_the_caches_may_begin_anywhere():
         assert np.array_equal(past, other, equal_nan=True)
 
 
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+@pytest.mark.parametrize("length", [1037, 8192 // 4 + 513])
+def test_rows_past_the_caches_that_begin_anywhere_in_a_vector(dtype, length):
+    """Rows of odd length, permuted: on the baseline, too, they begin within a vector, and neighbours begin alike."""
+    rows = (1 << 24) // (16 * length * np.dtype(dtype).itemsize) + 7
+    x, grad = np.random.default_rng(0).standard_normal((2, 16, rows | 1, length)).astype(dtype)
+    weight = np.random.default_rng(1).standard_normal(length).astype(dtype)
+
+    def gradients(layout):
+        _, mean, rstd = fastreg.layer_norm(layout(x), length, return_stats=True)
+        return fastreg.layer_norm_backward(layout(grad), layout(x), mean, rstd, weight), mean, rstd
+
+    for poisoned in (False, True):
+        if poisoned:
+            x[3, 5] = np.nan  # the other row of its pair is written as ever
+        wanted, mean, rstd = gradients(lambda a: a)
+        for got, want in zip(
+            gradients(lambda a: np.asarray(a.swapaxes(0, 1), order="C").swapaxes(0, 1))[0], wanted, strict=True
+        ):
+            assert np.array_equal(got, want, equal_nan=True)
+        if not poisoned:
+            terms = grad * ((x.astype(np.float64) - mean[..., np.newaxis]) * rstd[..., np.newaxis])
+            # Six roundings each, by the tree of eight: below 2^-21 of their sum.
+            for got, each in zip(wanted[1:], (terms, grad.astype(np.float64)), strict=True):
+                assert np.all(np.abs(got - each.sum((0, 1))) <= 2.0**-21 * np.abs(each).sum((0, 1)))
+
+
 # ---- layer, RMS, group and instance norm -------------------------------------------------------------------------
 
 
