@@ -98,7 +98,7 @@ endef
 
 # One test runs a program with an allocator of its own, where AddressSanitizer's must be.
 ADDRESS = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc
-OWN_ALLOCATOR := --deselect ../../tests/test_memory.py::test_each_allocation_fails_in_turn
+OWN_ALLOCATOR := --deselect tests/test_memory.py::test_each_allocation_fails_in_turn
 
 asan: $(VENV)/.test ## the tests under AddressSanitizer
 	$(call sanitized,address,$(ADDRESS),$(OWN_ALLOCATOR))
