@@ -598,7 +598,7 @@ TWO_NUMBERS = ("prox_elastic_net", "prox_scad")
 NORM_FIRST = (
     "the norm has to be known before anything is written: a read, and after it a read and a write, where the limit's "
     "loop has all three streams at once. Each of the two is near its own limit: at 2²⁰ norm p=2 takes 37 µs (limit "
-    "32), prox_sq_l2 78 (76), and both, together the 116 of prox_l2. Summing from the end to the beginning, "
+    "32), prox_sq_l2 78 (76), and both together the 116 of prox_l2. Summing from the end to the beginning, "
     "so that the second pass begins with what the caches hold, changed nothing"
 )
 FEATURES = (

@@ -78,7 +78,7 @@ FASTREG_INLINE void stream_bytes(char *to, const char *from, size_t size)
 #endif
 
 /* Vectors, one after the other, to memory on other boundaries than theirs: what is stored is put together of two of them in
- * registers. By way of memory, as above, it has to lie there for a while, and a pass over two inputs takes a tenth longer. */
+ * registers. By way of memory, as above, it would have to lie there for a while before it can be had on other boundaries. */
 #if defined(FASTREG_TARGET_AVX512) || defined(FASTREG_TARGET_AVX2)
 #define STREAMS_VECTORS 1
 typedef struct {

@@ -237,7 +237,7 @@ static void run_piece(strided *s, int64_t first, int64_t n, int again)
 
 /* In pieces. Where only elements matter, not their chunks, a piece is whole periods, and what repeats is gathered once; of
  * periods too long for a buffer, and of long rows, a piece is what is left, where it is. A piece of three operands leaves
- * room in the first-level cache, if one period does: a box a feature took 1.5 times as long with pieces of 16 KB. */
+ * room in the first-level cache, if one period does. */
 static void run_strided(const fastreg_walk *w, int64_t first, int64_t n)
 {
     strided s;

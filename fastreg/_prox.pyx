@@ -461,6 +461,7 @@ def prox_l0(x, lam, step=1.0, *, out=None):
     a.root = ldexp(1.0, exponent // 2)
     if shared(L, X):
         each = [a.mantissa, a.root]
+        hard.lam = 0
         L = made(KERNEL_root_thresholds_each, &each, sizeof(each), L)
         elementwise(KERNEL_hard_threshold, &hard, sizeof(hard), MEMORY_ORDER, X, L, Y)
         return finished(Y, out)
