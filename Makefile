@@ -29,7 +29,7 @@ test: $(VENV)/.test build/fuzz/fuzz ## the tests
 peers: $(VENV)/.peers ## the tests beside other packages that are too large for `make test`: torch, JAX, scikit-learn, thinc
 	$(BIN)/python -m pytest tests/peers
 
-big: $(VENV)/.test ## the tests that need 18 GB: more than 2^31 elements
+big: $(VENV)/.test ## more than 2^31 elements (18 GB), and the laws for arrays past the caches
 	$(BIN)/python -m pytest -m big
 
 lint: $(VENV)/.lint ## style of Python and Cython; types

@@ -542,6 +542,13 @@ NORM += [
     slice_norms(
         "layer_norm_backward", "", per_slice("grad", "x", "mean", "rstd", "weight"), ROWS, (1300, 48), traffic=(2, 1)
     ),
+    slice_norms(
+        "layer_norm_backward",
+        "odd",  # rows that begin anywhere in a vector
+        per_slice("grad", "x", "mean", "rstd", "weight"),
+        ((9, 1037), (2, 3, 1037)),
+        (160, 1037),
+    ),
     slice_norms("layer_norm_backward", "wide", per_slice("grad", "x", "mean", "rstd"), WIDE, (130, 20000)),
     slice_norms(
         "layer_norm_backward",

@@ -161,6 +161,47 @@ def test_same_bits_in_every_layout(case, dtype):
             same_bits(run_as_is(case, inputs), wanted, (shape, "all", kind))
 
 
+def past_the_caches(case: Case, dtype) -> tuple[int, ...]:
+    """A shape of which an array of the call has 16 MiB, from where on results are written past the caches.
+
+    With more than one axis wherever the Case takes them: permuted, its rows are no contiguous array.
+    """
+    axes = min(3, max(len(s) for s in case.shapes))
+    shape = case.large
+    if len(shape) == 1 < axes:
+        shape = (3, 5, 1029)[3 - axes :]
+    elif len(shape) < axes:
+        shape = (4, shape[0] // 4 | 1, *shape[1:])
+    while True:
+        inputs = case.make(shape, dtype)
+        if max(x.nbytes for x in (*inputs.values(), *run(case, inputs))) >= 1 << 24:
+            return shape
+        shape = (2 * shape[0], *shape[1:])
+
+
+def exchanged(x):
+    """The first two axes in the other order in memory, the last one contiguous."""
+    return x.swapaxes(0, 1).copy().swapaxes(0, 1) if x.ndim > 1 else x
+
+
+@pytest.mark.big
+@every_case
+@every_dtype
+def test_same_bits_past_the_caches(case, dtype):
+    shape = past_the_caches(case, dtype)
+    plain = case.make(shape, dtype)
+    runtime._use_isa("baseline")
+    fastreg.set_num_threads(1)
+    wanted = run(case, plain)
+    for isa, threads in zip(ISAS, (2, 3, 1), strict=False):
+        runtime._use_isa(isa)
+        fastreg.set_num_threads(threads)
+        same_bits(run(case, plain), wanted, (isa, shape))
+        for relaid in (NATIVE["permuted"], NATIVE["offset"], exchanged):
+            inputs = {name: relaid(x) for name, x in copy.deepcopy(plain).items()}
+            same_bits(run_as_is(case, inputs), wanted, (isa, shape, relaid.__name__))
+
+
 @every_case
 @settings(
     max_examples=int(os.environ.get("FASTREG_EXAMPLES", "25")),

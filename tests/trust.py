@@ -44,7 +44,7 @@ TARGETS = {
     ),
     "broken": (*CORE, "tests/c", "tests/broken.py"),
     "objects": (*CORE, "fastreg", "tests/test_objects.py"),
-    "big": (*CORE, "fastreg", "tests/test_memory.py"),
+    "big": (*CORE, "fastreg", "tests/test_memory.py", "tests/test_laws.py", "tests/cases.py", "tests/layouts.py"),
     "mutation": (*CORE, "fastreg", "tests"),
 }
 COMMANDS = {
@@ -192,6 +192,11 @@ def allocations(log: str) -> str:
     return re.search(r"^[\d,]+ allocations of \d+ calls failed, \d+ of them crashed NumPy; \d+ wrong", log, re.M)[0]
 
 
+def large(log: str) -> str:
+    (count,) = re.findall(r"^(\d+) passed", log, re.M)[-1:]
+    return f"more than 2³¹ elements: passed; the same bits past the caches: {number(count)} tests with that one"
+
+
 SCORED = ("mutation", "coverage")  # a number worth knowing though it be too low
 FIGURES = {
     "fuzz": ("fuzz", fuzzed),
@@ -206,7 +211,7 @@ FIGURES = {
     "bad calls": ("calls", bad_calls),
     "allocations": ("calls", allocations),
     "objects": ("objects", lambda log: "no stray instruction, no weak symbol, no shared one"),
-    "big": ("big", lambda log: "more than 2³¹ elements: passed"),
+    "big": ("big", large),
 }
 
 
