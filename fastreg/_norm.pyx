@@ -974,6 +974,9 @@ cdef tuple slice_gradients(
     a.grad_bias = <void *>data_of(GB)
     a.training = training
     a.stream = streams(&out_slices, GX)
+    # Runs of neighbours are put together before they go past the caches, and two arrays are read beside the result.
+    if a.segment > 1 and x_slices.direct and grad_slices.direct and np.PyArray_IS_C_CONTIGUOUS(GX):
+        a.stream = 3 * np.PyArray_NBYTES(GX) >= 2 * STREAM_FROM
     step.job = &a
     work = <double *>malloc(<size_t>(16 * a.parameters * a.blocks))
     if work is NULL:

@@ -432,6 +432,29 @@ def test_rows_past_the_caches_that_begin_anywhere_in_a_vector(dtype, length):
                 assert np.all(np.abs(got - each.sum((0, 1))) <= 2.0**-21 * np.abs(each).sum((0, 1)))
 
 
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
+@pytest.mark.parametrize("run", [17, 49, 196, 1024, 1031])
+@pytest.mark.parametrize("groups", [12, 3])
+def test_gradients_of_slices_past_the_caches(dtype, run, groups):
+    """Runs that begin and end within a line, put together on their way: the same as of halves, and of another layout."""
+    samples = (1 << 25) // (3 * 12 * run * np.dtype(dtype).itemsize) + 3
+    x, grad = np.random.default_rng(0).standard_normal((2, samples, 12, run)).astype(dtype)
+    weight = np.random.default_rng(1).standard_normal(12).astype(dtype)
+    grad[1::7, 4:6] = 3  # like a constant: in double
+    x[5, 7, 3] = np.nan
+    *_, mean, rstd = fastreg.group_norm(x, groups, return_stats=True)
+
+    def gradients(part, layout=np.asarray):
+        return fastreg.group_norm_backward(layout(grad[part]), layout(x[part]), mean[part], rstd[part], weight)
+
+    past = gradients(slice(None))
+    for part in (slice(samples // 2), slice(samples // 2, None)):
+        assert np.array_equal(past[0][part], gradients(part)[0], equal_nan=True)
+    for got, want in zip(past, gradients(slice(None), np.asfortranarray), strict=True):
+        assert np.array_equal(got, want, equal_nan=True)
+
+
 # ---- layer, RMS, group and instance norm -------------------------------------------------------------------------
 
 
