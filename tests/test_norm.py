@@ -437,7 +437,7 @@ def test_rows_past_the_caches_that_begin_anywhere_in_a_vector(dtype, length):
 @pytest.mark.parametrize("run", [17, 49, 196, 1024, 1031])
 @pytest.mark.parametrize("groups", [12, 3])
 def test_gradients_of_slices_past_the_caches(dtype, run, groups):
-    """Runs that begin and end within a line, put together on their way: the same as of halves, and of another layout."""
+    """Runs that end within a line are put together on their way: the same as of halves, and of another layout."""
     samples = (1 << 25) // (3 * 12 * run * np.dtype(dtype).itemsize) + 3
     x, grad = np.random.default_rng(0).standard_normal((2, samples, 12, run)).astype(dtype)
     weight = np.random.default_rng(1).standard_normal(12).astype(dtype)
