@@ -49,6 +49,19 @@ FASTREG_INLINE vdouble load_f64(const double *x)
     return v;
 }
 
+/* The same in halves: where lines are still on their way from memory, a whole one waits longer. */
+#if defined(FASTREG_TARGET_AVX512)
+#define HALVES(x)                                                                                   \
+    _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)(x))),               \
+                       _mm256_loadu_si256((const void *)((const char *)(x) + 32)), 1)
+FASTREG_INLINE vfloat load_halves_f32(const float *x) { return (vfloat)HALVES(x); }
+FASTREG_INLINE vdouble load_halves_f64(const double *x) { return (vdouble)HALVES(x); }
+#undef HALVES
+#else
+FASTREG_INLINE vfloat load_halves_f32(const float *x) { return load_f32(x); }
+FASTREG_INLINE vdouble load_halves_f64(const double *x) { return load_f64(x); }
+#endif
+
 /* A run's lanes, from memory into registers and back: one by one, since GCC copies an array of vectors through memory. */
 FASTREG_INLINE void load_vectors(vdouble *v, const double *lane, int count)
 {
