@@ -82,6 +82,16 @@ NO_FAULT: dict[tuple[str, str, str], str] = {
         "const intptr_t ahead = direct ? 2 * x->outer_stride[x->outer_ndim + 1] : 0;",
     ): "how far ahead the processor is called for changes no result",
     (
+        "norm.inc",
+        "const int narrow = a->training && a->x->inner >= NORM_FEW;",
+        "const int narrow = a->training && a->x->inner > NORM_FEW;",
+    ): "slices of just that many values may be worked on either way",
+    (
+        "norm.inc",
+        "for (; i + STEP <= n; i += STEP) {",
+        "for (; i + STEP < n; i += STEP) {",
+    ): "the loop that takes the rest takes the last step, too",
+    (
         "distances.inc",
         "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
         "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
