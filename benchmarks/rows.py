@@ -692,7 +692,7 @@ TURNS = (
     "The arithmetic is half of the time or more: 16 elements are 21 vector instructions forward with AVX-512 (counted "
     "in the built isa_avx512.o), 14 of them in double since parameters are elements' own, and 32 backward: four sums "
     "that are widened, a scale in two parts and what rounding took from the mean, for 2 ulp. Reading and computing "
-    "hardly overlap: instance_norm_backward takes 318 µs at (256, 64, 8, 8), in the third-level cache, which is 973 for "
+    "hardly overlap: instance_norm_backward takes 318 µs at (256, 64, 8, 8), in the third-level cache, or 973 for "
     "the elements of (64, 256, 14, 14), where the limit's three arrays take 408 and the call 1,294. Summing the next "
     "pair of rows in turns with a part of this pair's gradients was slower. And a result of 32 MiB, "
     "(8192, 1024), is more than glibc's malloc keeps: each call gets new pages, which the system clears first, torch's "
