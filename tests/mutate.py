@@ -92,6 +92,16 @@ NO_FAULT: dict[tuple[str, str, str], str] = {
         "for (; i + STEP < n; i += STEP) {",
     ): "the loop that takes the rest takes the last step, too",
     (
+        "norm.inc",
+        "const double k = (double)C((double)x + sum * by_n);",
+        "const double k = (double)C((double)x + sum / by_n);",
+    ): "a provisional mean that is far from the mean costs a second try, no digit",
+    (
+        "penalties.py",
+        "return np.sum(np.where(m > far, 0.5 * self.lam * far, self.lam * m - m * m / (2 * self.gamma)))",
+        "return np.sum(np.where(m >= far, 0.5 * self.lam * far, self.lam * m - m * m / (2 * self.gamma)))",
+    ): "the two pieces meet there",
+    (
         "distances.inc",
         "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
         "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501

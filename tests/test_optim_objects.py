@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -746,6 +747,33 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="saved"):
         optimiser.save(path)
     assert path.read_bytes() == content
+
+
+def test_a_save_is_on_the_disk_when_it_returns(tmp_path, monkeypatch):
+    """The file before it takes its name, and on POSIX the folder after it."""
+    optimiser, _ = trained(optim.SGD, {"lr": 0.1, "momentum": 0.9})
+    synchronised, fsync = [], os.fsync
+
+    def noted(handle):
+        synchronised.append((stat.S_ISDIR(os.fstat(handle).st_mode), (tmp_path / "state.npz").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    optimiser.save(tmp_path / "state.npz")
+    assert synchronised == [(False, False), (True, True)][: 2 if os.name == "posix" else 1]
+
+
+def test_five_thousand_arrays_are_saved(tmp_path):
+    """Whose names and headers take more than they themselves do."""
+    params = [np.full(1, float(i)) for i in range(5000)]
+    optimiser = optim.SGD(params, lr=0.1, momentum=0.9)
+    optimiser.step([np.ones(1)] * len(params))
+    optimiser.save(tmp_path / "state.npz")
+    other = optim.SGD([p.copy() for p in params], lr=0.1, momentum=0.9)
+    other.load(tmp_path / "state.npz")
+    optimiser.step(more := [np.full(1, 0.5)] * len(params))
+    other.step(more)
+    assert [p.item() for p in other.param_groups[0]["params"]] == [p.item() for p in params]
 
 
 def test_saving_follows_a_link(tmp_path):

@@ -30,6 +30,8 @@ CONVEX = [
     L2(0.7),
     ElasticNet(0.5, 0.3),
     ElasticNet.from_alpha(0.5, l1_ratio=0.3),
+    ElasticNet.from_alpha(0.5, l1_ratio=0.0),
+    ElasticNet.from_alpha(0.5, l1_ratio=1.0),
     GroupLasso(0.8, GROUPS),
     GroupLasso(0.8, GROUPS, weights=WEIGHTS),
     GroupLasso(0.8, axis=0),
