@@ -9,21 +9,29 @@ command -v qemu-x86_64-static >/dev/null || { echo "needs: apt-get install qemu-
 for model in Nehalem Haswell; do
   place=$HOUSE/build/oldcpu/$model
   mkdir -p "$place"
-  # Starts itself anew under qemu wherever a test runs sys.executable.
+  # Starts itself anew under qemu wherever a test runs sys.executable, which is this file: a virtual environment's python,
+  # whose packages are those of the ordinary one.
   cat >"$place/python" <<SH
 #!/bin/sh
-exec env PYTHONEXECUTABLE= qemu-x86_64-static -cpu $model -0 "$PYTHON" "$PYTHON" "\$@"
+exec qemu-x86_64-static -cpu $model -0 "$place/python" "$(realpath "$PYTHON")" "\$@"
 SH
+  "$PYTHON" - >"$place/pyvenv.cfg" <<PY
+import os, sys
+print("home =", os.path.dirname(os.path.realpath(sys._base_executable)))
+if not os.path.lexists("$place/lib"):
+    os.symlink(os.path.join(sys.prefix, "lib"), "$place/lib")
+PY
   chmod +x "$place/python"
   (
     cd "$place"
     export PYTHONPATH=$HOUSE PYTHONDONTWRITEBYTECODE=1
     unset OPENBLAS_CORETYPE # it would choose kernels for this machine
     ./python -c "
-import fastreg
-config = fastreg.show_config(mode='dicts')
-print('$model:', config['isa'])
-assert config['isa'] == {'Nehalem': 'baseline', 'Haswell': 'avx2'}['$model'], config"
+import subprocess, sys
+isa = [sys.executable, '-c', 'import fastreg; print(fastreg.show_config(mode=\"dicts\")[\"isa\"])']
+isa = subprocess.run(isa, capture_output=True, text=True, check=True).stdout.strip() # as the tests' own programs
+print('$model:', isa)
+assert isa == {'Nehalem': 'baseline', 'Haswell': 'avx2'}['$model'], isa"
     emulated_tests "$@"
   )
 done
