@@ -58,4 +58,5 @@ echo "the bits of every Case, here and there:"
 diff bits.host bits.aarch64 && echo "$(wc -l <bits.host) hashes, all the same"
 
 . "$HOUSE/packaging/emulated.sh"
+left_out=()
 emulated_tests "$@"

@@ -103,6 +103,11 @@ NO_FAULT: dict[tuple[str, str, str], str] = {
     ): "the two pieces meet there",
     (
         "distances.inc",
+        "const int64_t at = 4 * (c + (m < (int64_t)(1024 / sizeof(T)) ? m : (int64_t)(1024 / sizeof(T))));",
+        "const int64_t at = 4 * (c + (m > (int64_t)(1024 / sizeof(T)) ? m : (int64_t)(1024 / sizeof(T))));",
+    ): "how far ahead the processor is called for changes no result",
+    (
+        "distances.inc",
         "int64_t ex = nx > 0 && nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
         "int64_t ex = nx > 0 || nx < INFINITY ? exponent_of(nx) : 0, ey = ny > 0 && ny < INFINITY ? exponent_of(ny) : 0;",  # noqa: E501
     ): "a vector of zeros is zero, and an infinite one infinite, at any scale",
