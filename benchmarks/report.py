@@ -374,7 +374,8 @@ def main():
             again = [line for lines in other["measured"].values() for line in lines]
             names = sorted({line["row"] for line in again})
             most = max(math.prod(line["shape"]) for line in again)
-            later += names if len(names) < 8 else [f"all shapes of up to {most:,} elements"]
+            every = f"rows that hold '{other['rows']}'" if other.get("rows") else f"all shapes of up to {most:,} elements"
+            later += names if len(names) < 8 else [every]
             for t, lines in other["measured"].items():
                 measured[int(t)] |= {key(line): line for line in lines}
         measured = {t: list(lines.values()) for t, lines in measured.items()}
@@ -400,6 +401,7 @@ def main():
             print("not measured:", *failed, sep="\n", file=sys.stderr)
         if options.save:
             state = {"measured": measured, "company": company, "streams": streams, "load": load, "minutes": minutes}
+            state["rows"] = options.rows
             Path(options.save).write_text(json.dumps(state))
         if failed and not options.rows:
             raise SystemExit("the report is not written: rows are missing (--save and --load write it all the same)")

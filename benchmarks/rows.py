@@ -562,7 +562,7 @@ AVX2 |= dict.fromkeys(
     "nine operations and two or three loads a vector, and twice the vectors",
 )
 AVX2 |= dict.fromkeys(
-    ("rms_norm", "instance_norm_backward"),
+    ("rms_norm", "instance_norm_backward", "group_norm", "group_norm_backward"),
     "sums of f32 in double: twice the vectors, and conversions of four at a time, on rows that take two to three times "
     "the limit's pass with AVX-512 already",
 )
