@@ -374,7 +374,8 @@ def main():
             again = [line for lines in other["measured"].values() for line in lines]
             names = sorted({line["row"] for line in again})
             most = max(math.prod(line["shape"]) for line in again)
-            every = f"rows that hold '{other['rows']}'" if other.get("rows") else f"all shapes of up to {most:,} elements"
+            pattern = other.get("rows")
+            every = f"rows that hold '{pattern}'" if pattern else f"all shapes of up to {most:,} elements"
             later += names if len(names) < 8 else [every]
             for t, lines in other["measured"].items():
                 measured[int(t)] |= {key(line): line for line in lines}
