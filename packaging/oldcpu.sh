@@ -30,8 +30,12 @@ PY
     cd "$place"
     export PYTHONPATH=$HOUSE PYTHONDONTWRITEBYTECODE=1
     unset OPENBLAS_CORETYPE # it would choose kernels for this machine
-    # NumPy's own AVX2 sorts wrongly under qemu 7.2 (np.argsort of eleven numbers); fastreg's is what is tested.
-    [ $model != Haswell ] || export NPY_DISABLE_CPU_FEATURES=X86_V3
+    if [ $model = Haswell ]; then
+      # Two faults of qemu 7.2: NumPy's own AVX2 sorts wrongly (np.argsort of eleven numbers), and vmaskmov reads what its
+      # mask leaves out, which is no memory where a kernel has no mean.
+      export NPY_DISABLE_CPU_FEATURES=X86_V3
+      left_out+=(-k "not rms_norm_backward")
+    fi
     ./python -c "
 import subprocess, sys
 isa = [sys.executable, '-c', 'import fastreg; print(fastreg.show_config(mode=\"dicts\")[\"isa\"])']
