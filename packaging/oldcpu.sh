@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 HOUSE=$PWD PYTHON=$(command -v "${PYTHON:-python3}")
 . packaging/emulated.sh
 command -v qemu-x86_64-static >/dev/null || { echo "needs: apt-get install qemu-user-static" >&2; exit 1; }
-# It tells NumPy's crashes from ours by the stack, which cannot be unwound from a signal's frame of qemu's x86-64.
+# The test tells NumPy's crashes from ours by the stack, which cannot be unwound from a signal's frame of qemu's x86-64.
 left_out=(--deselect tests/test_memory.py::test_each_allocation_fails_in_turn)
 # What qemu does not emulate of Haswell it would say, where tests look for what a program says.
 declare -A without=([Nehalem]= [Haswell]=,-pcid,-x2apic,-tsc-deadline,-hle,-rtm,-invpcid)

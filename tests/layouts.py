@@ -25,6 +25,11 @@ def permuted(x):
     return _into(np.empty(np.array(x.shape, int)[axes], x.dtype).transpose(np.argsort(axes)), x)
 
 
+def exchanged(x):
+    """The first two axes in the other order in memory, the last one contiguous: where arrays are too large for all."""
+    return x.swapaxes(0, 1).copy().swapaxes(0, 1) if x.ndim > 1 else x
+
+
 def negative(x):
     flip = (..., *(slice(None, None, -1),) * x.ndim)
     return _into(np.empty_like(x)[flip], x)

@@ -12,7 +12,7 @@ from cases import CASES, Case
 from conftest import DTYPES, ISAS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layouts import LAYOUTS, NATIVE
+from layouts import LAYOUTS, NATIVE, exchanged
 
 import fastreg
 from fastreg import fastreg_runtime as runtime
@@ -177,11 +177,6 @@ def past_the_caches(case: Case, dtype) -> tuple[int, ...]:
         if max(x.nbytes for x in (*inputs.values(), *run(case, inputs))) >= 1 << 24:
             return shape
         shape = (2 * shape[0], *shape[1:])
-
-
-def exchanged(x):
-    """The first two axes in the other order in memory, the last one contiguous."""
-    return x.swapaxes(0, 1).copy().swapaxes(0, 1) if x.ndim > 1 else x
 
 
 @pytest.mark.big
