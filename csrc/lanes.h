@@ -154,6 +154,29 @@ FASTREG_INLINE void narrow_f32(float *y, vdouble v)
 
 FASTREG_INLINE void narrow_f64(double *y, vdouble v) { memcpy(y, &v, sizeof v); }
 
+/* A vector of T out of what accumulate adds it to. */
+FASTREG_INLINE vfloat narrowed_f32(const vdouble *v)
+{
+#if defined(FASTREG_TARGET_AVX512)
+    const __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)v[0]));
+    return (vfloat)_mm512_insertf32x8(low, _mm512_cvtpd_ps((__m512d)v[1]), 1);
+#elif defined(FASTREG_TARGET_AVX2)
+    const __m256 low = _mm256_castps128_ps256(_mm256_cvtpd_ps((__m256d)v[0]));
+    return (vfloat)_mm256_insertf128_ps(low, _mm256_cvtpd_ps((__m256d)v[1]), 1);
+#elif FASTREG_X86_TARGETS
+    return (vfloat)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)v[0]), _mm_cvtpd_ps((__m128d)v[1]));
+#elif defined(__GNUC__) || defined(__clang__)
+    const vhalf half[2] = {__builtin_convertvector(v[0], vhalf), __builtin_convertvector(v[1], vhalf)};
+    vfloat whole;
+    memcpy(&whole, half, sizeof whole);
+    return whole;
+#else
+    return (float)*v;
+#endif
+}
+
+FASTREG_INLINE vdouble narrowed_f64(const vdouble *v) { return *v; }
+
 /* The same past the caches, where y is aligned so. */
 #if defined(FASTREG_TARGET_AVX512)
 FASTREG_INLINE void narrow_past_f32(float *y, vdouble v) { _mm256_stream_ps(y, _mm512_cvtpd_ps((__m512d)v)); }

@@ -2,7 +2,7 @@
 cimport numpy as np
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport INFINITY, frexp, ldexp
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 from numpy cimport ndarray
 
 import numpy
@@ -123,6 +123,7 @@ cdef enum:
 
 cdef enum:
     TILE_ROWS = 32
+    LINE = 64
     COLUMN_BLOCK = 256
     FEW_PARTIALS = 64
 
@@ -540,6 +541,8 @@ def cdist(x, y=None, *, metric="euclidean", p=2, out=None):
 
     Differences are taken coordinate by coordinate, never by the expansion \|x\|² − 2xy + \|y\|², whose terms cancel for
     near points: a distance is right to a few units in its last place, and d(x, x) is 0.
+    The cosine distance is that of unit vectors in double precision, ½Σ(x̂ − ŷ)²; of float32 vectors that are not nearly
+    parallel it is 1 − Σx̂ŷ, right to one unit in its last place.
 
     Parameters
     ----------
@@ -601,32 +604,33 @@ def cdist(x, y=None, *, metric="euclidean", p=2, out=None):
     cdef ndarray V = U if a.mirrored else in_index_order(Y)
     zero_x = zero_y = None
     if a.metric == COSINE:
-        # ½‖x̂ − ŷ‖² of unit vectors in double: 1 − cos would cancel for vectors of nearly one direction.
-        zero_x = ~numpy.any(U, axis=1)
-        U = normalize(as_type(U, np.NPY_DOUBLE), eps=0.0)
-        (<object>U)[zero_x] = 0.0
+        # Unit vectors in double; of a zero vector, zeros.
+        zero_x = zero_y = <object>norm_along(U, (1,), LARGEST, 0.0) == 0
+        U = normalize(as_type(U, np.NPY_DOUBLE), eps=5e-324)
         if a.mirrored:
-            V, zero_y = U, zero_x
+            V = U
         else:
-            zero_y = ~numpy.any(V, axis=1)
-            V = normalize(as_type(V, np.NPY_DOUBLE), eps=0.0)
-            (<object>V)[zero_y] = 0.0
+            zero_y = <object>norm_along(V, (1,), LARGEST, 0.0) == 0
+            V = normalize(as_type(V, np.NPY_DOUBLE), eps=5e-324)
     cdef int itemsize = np.PyArray_ITEMSIZE(U)
     cdef int lanes = 128 // itemsize
     cdef int64_t blocks = (a.points + lanes - 1) // lanes
     cdef int64_t tiles = (a.rows + TILE_ROWS - 1) // TILE_ROWS
-    cdef ndarray packed = numpy.empty(blocks * lanes * a.width, (<object>U).dtype)
+    # Begins with a line of the cache, for which there is one more: else every vector of it would lie in two.
+    cdef ndarray room = numpy.empty(blocks * lanes * a.width + LINE // itemsize, (<object>U).dtype)
+    cdef char *packed = <char *>np.PyArray_DATA(room)
+    packed += -<uintptr_t>packed % LINE
     cdef ndarray place = Z
     if not np.PyArray_ISCARRAY(Z) or overlap(Z, U) or overlap(Z, V):
         place = numpy.empty((a.rows, a.points), (<object>Z).dtype)
     a.narrow = np.PyArray_TYPE(U) != np.PyArray_TYPE(Z)
     pack.y = np.PyArray_DATA(V)
-    pack.packed = np.PyArray_DATA(packed)
+    pack.packed = packed
     pack.width = a.width
     pack.points = a.points
     a.x = np.PyArray_DATA(U)
     a.y = np.PyArray_DATA(V)
-    a.packed = np.PyArray_DATA(packed)
+    a.packed = packed
     a.out = np.PyArray_DATA(place)
     cdef int dtype = dtype_of(U)
     if a.rows and a.points:

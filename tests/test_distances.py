@@ -255,6 +255,9 @@ def test_extreme_distances(dtype):
     got = fastreg.cdist(x)
     for (i, j), scale in {(0, 1): big, (0, 2): small}.items():
         assert abs(float(got[i, j]) / float(scale) - math.sqrt(2)) <= 4 * info.eps
+    # 2^1024, the scale of these, is no double.
+    huge = np.full((1, 1), info.max / 4 * 3, dtype)
+    assert abs(fastreg.cdist(huge * 0, huge, metric="minkowski", p=3) / huge - 1) <= 8 * info.eps
     for metric in ("euclidean", "manhattan", "chebyshev", "minkowski", "sqeuclidean"):
         y = np.array([[0, np.nan, 0], [0, 0, np.nan], [np.nan, 0, 0], [0, np.inf, 0], [1, 1, 1]], dtype)
         got = fastreg.cdist(np.zeros((1, 3), dtype), y, metric=metric, p=3)[0]
@@ -275,6 +278,69 @@ def test_cosine_distance_of_nearly_parallel_vectors(dtype):
     np.testing.assert_allclose(got[0, 1:3], [1, 2], rtol=4 * np.finfo(dtype).eps)
     assert np.array_equal(got[1], np.ones(4))
     assert np.array_equal(got[:, 3], np.ones(3))
+
+
+def exact_cosine_distance(x, y):
+    with mpmath.workprec(400):
+        x, y = ([mpmath.mpf(float(e)) for e in v] for v in (x, y))
+        return 1 - mpmath.fdot(x, y) / mpmath.sqrt(mpmath.fdot(x, x) * mpmath.fdot(y, y))
+
+
+def angles(rng, width, distances):
+    """Pairs of vectors at these distances."""
+    x = rng.standard_normal((len(distances), width))
+    aside = rng.standard_normal(x.shape)
+    aside -= x * np.sum(aside * x, axis=1, keepdims=True) / np.sum(x * x, axis=1, keepdims=True)
+    aside *= np.linalg.norm(x, axis=1, keepdims=True) / np.linalg.norm(aside, axis=1, keepdims=True)
+    cosines = 1 - np.array(distances)[:, None]
+    return x, x * cosines + aside * np.sqrt(1 - cosines**2)
+
+
+@pytest.mark.usefixtures("every_isa")
+@pytest.mark.parametrize("width", [2, 7, 64, 300])
+def test_cosine_distance_of_f32_is_within_one_ulp(width):
+    """1 − cos and the differences of unit vectors, on both sides of where one takes over: (80 + width/8)·2^-28.
+
+    Half a unit is rounding, half what either lost: 1 − cos at most d·2^-25, a unit vector some 2^-50 of the angle."""
+    rng = np.random.default_rng(width)
+    turn = (80 + width / 8) * 2.0**-28
+    distances = [*(10.0 ** np.linspace(-12, 0, 49)), *(turn * np.linspace(0.9, 1.1, 60)), 1.3, 2 - 1e-6]
+    x, y = angles(rng, width, distances)
+    # All products but two alike, so that what their sums round goes one way.
+    steps = np.sqrt(width * turn * np.linspace(0.7, 1.4, 80))
+    alike = np.ones((2, len(steps), width))
+    alike[0, :, 0] += steps
+    alike[1, :, -1] += steps * 0.75
+    x, y = (np.concatenate(both).astype(np.float32) for both in ((x, alike[0]), (y, alike[1])))
+    got = np.diag(fastreg.cdist(x, y, metric="cosine"))
+    wanted = [exact_cosine_distance(*pair) for pair in zip(x, y, strict=True)]
+    assert min(wanted) < 2e-12
+    assert sum(0.8 < d / turn < 1.25 for d in wanted) > 100
+    for d, exact in zip(got, wanted, strict=True):
+        assert abs(float(d) - exact) <= np.spacing(np.float32(exact))
+
+
+@pytest.mark.usefixtures("every_isa")
+def test_cosine_distance_among_copies_and_neighbours():
+    """Both ways within a tile, a point itself in it, copies that are not itself, zero vectors."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((75, 20)).astype(np.float32)
+    x[30:50] = x[30] * (1 + 1e-4 * rng.standard_normal((20, 20)))
+    x[60] = x[31]
+    x[61] = 2 * x[3]
+    x[[0, 40, 74]] = 0
+    x[70, 5] = np.nan
+    got = fastreg.cdist(x, metric="cosine")
+    assert np.array_equal(got, fastreg.cdist(x, x.copy(), metric="cosine"), equal_nan=True)
+    assert np.array_equal(got, got.T, equal_nan=True)
+    assert got[31, 60] == got[3, 61] == 0
+    zero = ~x.any(axis=1)
+    assert np.all(got[zero] == 1)
+    assert np.all(np.isnan(got[70, ~zero]))
+    for i in (1, 30, 31, 45, 60, 61):
+        for j in np.flatnonzero(~zero & (np.arange(75) != 70)):
+            exact = exact_cosine_distance(x[i], x[j])
+            assert abs(float(got[i, j]) - exact) <= np.spacing(np.float32(exact)) + 1e-30
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
