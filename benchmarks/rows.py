@@ -508,7 +508,7 @@ AVX2 = (
     | dict.fromkeys(
         ("binary_cross_entropy_with_logits", "cross_entropy", "sigmoid", "softmax", "log_softmax"), COMPUTED
     )
-    | dict.fromkeys(("log_softmax_backward",), COMPUTED)
+    | dict.fromkeys(("log_softmax_backward",), COMPUTED + "; AVX-512 scales by 2ⁿ in one instruction, AVX2 in seven")
     | dict.fromkeys(("ftrl_init_z",), DIVIDER)
     | dict.fromkeys(("dropout", "dropout_backward"), NARROW)
     | dict.fromkeys(("smooth_l1_loss", "huber_loss"), CLIPPED)
@@ -660,10 +660,6 @@ MIRRORED = (
     "clears page by page in some 0.7 ms (a quarter of what soft_threshold's fresh output costs at 2²⁴), two threads "
     "no faster than one: minkowski, where distances take longest, has its half"
 )
-CHAIN = (
-    "exp and the quotient are a chain of some 20 operations, each waiting for the last (FMA, which would join some, has"
-    " other bits than the baseline): 14 cycles for a vector's 35 instructions, of which a core issues four a cycle"
-)
 FIFTIETH = "memory: a fiftieth of torch's time, 2.5 ms, is less than np.multiply takes, 3.1"
 PACKED = (
     "for p ≠ ½ the frozen mapping takes a byte of Philox for each decision, whichever form the mask has; for p = ½ it "
@@ -784,7 +780,7 @@ TARGETS = [
     *(Target(f"{loss} with gradient", "torch", 1 / 3) for loss in LOSSES),
     *(Target(f"cross_entropy{what}", "torch", 1 / 2, binding=TWICE) for what in ("", " with gradient")),
     *(
-        Target(f"{function}{what}", "torch", 1, binding=CHAIN)
+        Target(f"{function}{what}", "torch", 1)
         for function in ("sigmoid", "softmax", "log_softmax")
         for what in ("", "_backward")
     ),

@@ -14,6 +14,7 @@
 
 #undef BOOSTED
 #if LANES == 32
+#define PACKED(op) _mm512_##op##_ps
 #define BOOST 32
 #define BOOSTED C(0x1p32)
 #define MANTISSA 23
@@ -32,6 +33,7 @@ static const T FN(log_terms)[] = {
     C(0.3999970633192971740234), C(0.6666666732052741246875),
 };
 #else
+#define PACKED(op) _mm512_##op##_pd
 #define BOOST 64
 #define BOOSTED C(0x1p64)
 #define MANTISSA 52
@@ -99,8 +101,9 @@ FASTREG_INLINE T FN(unknown)(T x)
     return x;
 }
 
-/* The least argument of exp_boosted. */
+/* The least argument of exp_boosted, and with it the largest of exp. */
 FASTREG_INLINE T FN(lowest)(void) { return FN(unknown)(LOWEST); }
+FASTREG_INLINE T FN(highest)(void) { return FN(unknown)(HIGHEST); }
 
 /* 2^boost·exp(x) with the relative error that exp has for normal results, where that is a normal number: n + BIAS + boost
  * takes the place of an exponent. What is above those bits in `shifted` is shifted out. */
@@ -141,11 +144,26 @@ FASTREG_INLINE void FN(four_exp_boosted)(T *x, T lowest)
     FN(four_exp_times)(x, BOOST);
 }
 
-FASTREG_INLINE void FN(four_exp)(T *x)
+/* exp of four vectors. AVX-512 scales by any power of two at once, with one rounding, as the two factors of FN(exp) do. */
+#if defined(FASTREG_TARGET_AVX512)
+FASTREG_INLINE void FN(four_exp)(VT *x, T lowest, T highest)
+{
+    VT n[4], r[4], r2[4];
+    EACH_OF_FOUR x[k] = PACKED(min)((VT){0} + highest, PACKED(max)((VT){0} + lowest, x[k]));
+    EACH_OF_FOUR n[k] = PACKED(roundscale)(x[k] * LOG2_E, 0);
+    EACH_OF_FOUR r[k] = x[k] - n[k] * LN2_HI;
+    EACH_OF_FOUR r[k] = r[k] - n[k] * LN2_LO;
+    EACH_OF_FOUR r2[k] = r[k] * r[k];
+    EACH_OF_FOUR x[k] = EXP_TERMS(r[k], r2[k]);
+    EACH_OF_FOUR x[k] = 1 + (r[k] + r2[k] * x[k]);
+    EACH_OF_FOUR x[k] = PACKED(scalef)(x[k], n[k]);
+}
+#else
+FASTREG_INLINE void FN(four_exp)(T *x, T lowest, T highest)
 {
     T shifted[4];
-    EACH_OF_FOUR x[k] = LOWEST > x[k] ? LOWEST : x[k];
-    EACH_OF_FOUR x[k] = HIGHEST < x[k] ? HIGHEST : x[k];
+    EACH_OF_FOUR x[k] = lowest > x[k] ? lowest : x[k];
+    EACH_OF_FOUR x[k] = highest < x[k] ? highest : x[k];
     EACH_OF_FOUR shifted[k] = x[k] * LOG2_E + SHIFT;
     FN(four_exp_reduced)(x, shifted, SHIFT);
     EACH_OF_FOUR
@@ -154,6 +172,7 @@ FASTREG_INLINE void FN(four_exp)(T *x)
         x[k] = x[k] * FN(of_bits)(half << MANTISSA) * FN(of_bits)((exponent - half) << MANTISSA);
     }
 }
+#endif
 
 /* 1/(1 + e^−x). From `near` on 1 + e^−x is 1, and below -far the result is 0; between them one factor holds e^−x. */
 FASTREG_INLINE T FN(logistic)(T x, T near, T far)
@@ -187,6 +206,7 @@ FASTREG_INLINE T FN(log1p_of)(T s)
 FASTREG_INLINE T FN(log1p)(T y) { return FN(log1p_of)(y / (2 + y)); }
 
 #undef SHIFT
+#undef PACKED
 #undef EXP_TERMS
 #undef MANTISSA
 #undef BIAS
