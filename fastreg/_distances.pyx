@@ -35,6 +35,7 @@ cdef extern from "fastreg.h":
         double by
         double then
         int kind
+        int far
 
     ctypedef struct norm_combine_args:
         const double *partials
@@ -126,6 +127,7 @@ cdef enum:
     LINE = 64
     COLUMN_BLOCK = 256
     FEW_PARTIALS = 64
+    FAR_FROM = 16 << 20  # bytes of an array that is read from memory
 
 
 cdef int kind_of(object p, double *value) except -1:
@@ -177,6 +179,7 @@ cdef double norm_of_all(ndarray X, int kind, double p) except? -1.0:
             raise MemoryError
     a.p = c.p = p
     a.by = a.then = 1.0
+    a.far = np.PyArray_NBYTES(X) >= FAR_FROM
     c.partials = a.partials
     c.result = result
     c.count = chunks
