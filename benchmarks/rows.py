@@ -620,25 +620,28 @@ TORCHS = "one hundredth short; 14.4 µs are 144 ns a tensor, of which the memory
 RUNS = "runs of a channel of 64 elements: 16,384 of them, each with a factor to find and to spread over a vector"
 MIDDLE, BIG = ((M,),), ((16 * M,),)
 KEPT = (
-    "below 8 MB the limit's stores, unlike the gradient's, go past the caches, where the next step reads it: a "
-    "copy of 4 MB and its reading take 111 µs so, 199 µs past them (measure.py --stores). And NumPy's arrays "
-    "begin 16 bytes into a line, so each vector lies in two, while the limit's passes begin with a line: "
-    "huber_loss on arrays that do too (measure.py --aligned) takes 103 µs at 2²⁰, else 111, where the limit is 94"
+    "below 8 MB the limit's stores may go past the caches, the gradient's may not, for the next step reads it: a "
+    "copy of 4 MB and its reading take 101 µs so, 216 past them (measure.py --stores). By either kind the limit is "
+    "within 95 to 98 µs, the rate of the third-level cache, ours 101 to 108; on arrays that begin with a line "
+    "(measure.py --aligned) 1 to 3 less. On two threads calling for operands 256 bytes ahead, which one thread "
+    "gains 4 % by, costs 10 %"
 )
 CHUNKS = (
-    "clipping: l1_loss and mse_loss, which have fewer instructions, are within 1.07 of the limit on one thread at "
-    "2²⁴, and numba's plain loop of smooth_l1_loss, 2.93 ms, within 1.06: that a turn takes four vectors of each "
-    "operand and calls for more may be what costs there. On two threads huber_loss and numba take 1.57 ms both"
+    "at 2²⁰ clipping: l1_loss and mse_loss, which have fewer instructions, take 70 and 72 µs, smooth_l1_loss and "
+    "huber_loss 77, where the limit is 65, and AVX2, with twice the instructions, 95: a core computes while it "
+    "waits for the third-level cache, but not all the time. On arrays that begin with a line (measure.py --aligned)"
+    " they take 74. At 2²⁴, from memory, all are within 1.07"
 )
 TWICE = "a row is read for its largest element and again for the exponentials, and the rows, of a page each, from L3"
 READING = (
-    "of 2²⁰ elements the ends of 512 chunks and the call itself take some 3 µs, whatever the dtype: f64, in 64 µs "
-    "by the limit's 61, shows no more, f32, in 34, has 30 to compare with; on two threads also the microsecond of "
-    "the pool and the sums of chunks, which one of them adds. At 2²⁴ it is within 1.11"
+    "of 2²⁰ elements the ends of 512 chunks and the call itself take some 3 µs, whatever the dtype: f64, in 66 µs "
+    "by the limit's 63, shows no more, f32, in 34.5 to 36, has 32 to compare with; on two threads also the microsecond "
+    "of the pool and the sums of chunks, which one of them adds. At 2²⁴ runs differ, 1.07 to 1.13"
 )
 ROWWISE = (
-    "of 4,096 rows some 1 ns each more than a vector of 2²⁰ takes: the lanes' way to one number, the root, the check "
-    "that no square was lost; longer rows take what a vector of 2²⁴ does. And as there: " + READING
+    "of 4,096 rows 0.7 to 0.9 ns each more than a vector of 2²⁰ takes: the lanes' way to one number, the root, the "
+    "check that no square was lost; f64's, twice as long, 1.6. Longer rows take what a vector of 2²⁴ does. And as "
+    "there: " + READING
 )
 COLUMNWISE = (
     "four rows at a time are four streams, which the hardware follows less well than one; what is called for comes in "
