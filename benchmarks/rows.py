@@ -648,8 +648,8 @@ COLUMNWISE = (
     "the order of memory, to the first-level cache, which the four rows, the next ones and sums twice as wide as f32 "
     "fill (f64's rows of 8 KB more than fill; p=∞ keeps two numbers a column, the largest and one for NaN). "
     "Instructions do not bind: AVX2, with twice as many, takes 1.37 ms at (16384, 1024), AVX-512 1.42, where the limit "
-    "is 1.17; and (4096, 256), from the third-level cache, takes 43 µs, 16 of which were 0.69 ms. Those 43 are what "
-    "rows take (42), call and ends included. Prefetching to the second level or at other distances, and one, two, "
+    "is 1.17; and (4096, 256), from the third-level cache, takes 41 to 47 µs, 16 of which are 0.7 ms; rows take "
+    "38 to 41, call and ends included. Prefetching to the second level or at other distances, and one, two, "
     "eight or sixteen rows at a time, were no faster"
 )
 MIRRORED = (
