@@ -687,18 +687,21 @@ TURNS = (
     "The arithmetic is half of the time or more: 16 elements are 21 vector instructions forward with AVX-512 (counted "
     "in the built isa_avx512.o), 14 of them in double since parameters are elements' own, and 32 backward: four sums "
     "that are widened, a scale in two parts and what rounding took from the mean, for 2 ulp. Reading and computing "
-    "hardly overlap: instance_norm_backward takes 318 µs at (256, 64, 8, 8), in the third-level cache, or 973 for "
-    "the elements of (64, 256, 14, 14), where the limit's three arrays take 408 and the call 1,294. Summing the next "
+    "hardly overlap: instance_norm_backward takes 274 µs at (256, 64, 8, 8), in the third-level cache, or 839 for "
+    "the elements of (64, 256, 14, 14), where the limit's three arrays take 388 and the call 1,090. Summing the next "
     "pair of rows in turns with a part of this pair's gradients was slower. And a result of 32 MiB, "
     "(8192, 1024), is more than glibc's malloc keeps: each call gets new pages, which the system clears first, torch's "
     "call as well; with 8100 rows either takes about half of the time"
 )
 SHORT = (
     "with AVX-512, four sums of 64 elements are 48 vector instructions, of which 8 are loads, and their gradients 36, "
-    "beside the way from lanes to scalars, a root and quotients, which eight slices share: the time is three times "
-    "the limit's where everything is in the third-level cache, and AVX2's is 1.3 times it. Where it is not, at "
-    "(64, 256, 14, 14), reading and computing hardly overlap: with 32 groups 292 µs at (256, 64, 8, 8) are 895 for as "
-    "many elements, the limit takes 406, the call 1,119"
+    "beside the way from lanes to scalars, a root and quotients, which eight slices share; of arrays that begin within "
+    "a line of the cache, as NumPy's do, backward reads whole lines and puts vectors together, 15 instructions more, "
+    "where a vector across two lines costs two. So backward takes 2.6 times the limit's time where everything is in "
+    "the third-level cache, and AVX2 1.5 times as long. Two of the sums, what rounding took from the mean and whether "
+    "f32 keeps to 2 ulp, are a quarter of the additions. Where it is not in the cache, at (64, 256, 14, 14), reading "
+    "and computing hardly overlap: with 32 groups 254 µs at (256, 64, 8, 8) are 778 for as many elements, the limit takes 394, the "
+    "call 978"
 )
 SHARE = (
     "beside it stands what threads would gain that cost nothing: the whole on one thread over one thread's share of it "
