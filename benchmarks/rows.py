@@ -699,9 +699,9 @@ SHORT = (
     "a line of the cache, as NumPy's do, backward reads whole lines and puts vectors together, 15 instructions more, "
     "where a vector across two lines costs two. So backward takes 2.6 times the limit's time where everything is in "
     "the third-level cache, and AVX2 1.5 times as long. Two of the sums, what rounding took from the mean and whether "
-    "f32 keeps to 2 ulp, are a quarter of the additions. Where it is not in the cache, at (64, 256, 14, 14), reading "
-    "and computing hardly overlap: with 32 groups 254 µs at (256, 64, 8, 8) are 778 for as many elements, the limit takes 394, the "
-    "call 978"
+    "f32 keeps to 2 ulp, are two fifths of the sums' additions. Where it is not in the cache, at (64, 256, 14, 14), "
+    "reading and computing hardly overlap: with 32 groups 254 µs at (256, 64, 8, 8) are 778 for as many elements, the "
+    "limit takes 394, the call 978"
 )
 SHARE = (
     "beside it stands what threads would gain that cost nothing: the whole on one thread over one thread's share of it "
