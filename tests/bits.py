@@ -1,4 +1,5 @@
-"""Hashes of what every Case gives, to compare two machines by: `python tests/bits.py`, and diff.
+"""What is meant by the same bits; and hashes of what every Case gives, to compare two machines by:
+`python tests/bits.py`, and diff.
 
 The inputs are made of integers and exact operations alone, since NumPy's normal numbers differ between platforms in the
 last bit; a line holds the hash of the inputs, too.
@@ -17,6 +18,18 @@ import fastreg
 
 FROM_LAPACK = ("prox_nuclear",)  # whose bits are LAPACK's
 FROM_BLAS = ("dropconnect", "dropconnect_backward")
+
+
+def same_bits(got: list[np.ndarray], wanted: list[np.ndarray], where: object = "") -> None:
+    """Equal to the last bit, zero's sign included; one NaN is as good as another."""
+    assert len(got) == len(wanted)
+    for g, w in zip(got, wanted, strict=True):
+        assert g.dtype == w.dtype, where
+        assert g.shape == w.shape, where
+        equal = np.array_equal(g, w, equal_nan=g.dtype.kind == "f")
+        assert equal, where
+        if g.dtype.kind == "f":
+            assert np.array_equal(np.signbit(g) | np.isnan(g), np.signbit(w) | np.isnan(w)), where
 
 
 class Exact(np.random.Generator):

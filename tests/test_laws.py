@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from bits import same_bits
 from cases import CASES, Case
 from conftest import DTYPES, ISAS
 from hypothesis import HealthCheck, given, settings
@@ -28,18 +29,6 @@ SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.0)
 def specials(dtype):
     info = np.finfo(dtype)
     return [*SPECIAL, info.smallest_subnormal, -info.smallest_normal / 2, info.max, -info.max]
-
-
-def same_bits(got: list[np.ndarray], wanted: list[np.ndarray], where: object = "") -> None:
-    """Equal to the last bit, zero's sign included; one NaN is as good as another."""
-    assert len(got) == len(wanted)
-    for g, w in zip(got, wanted, strict=True):
-        assert g.dtype == w.dtype, where
-        assert g.shape == w.shape, where
-        equal = np.array_equal(g, w, equal_nan=g.dtype.kind == "f")
-        assert equal, where
-        if g.dtype.kind == "f":
-            assert np.array_equal(np.signbit(g) | np.isnan(g), np.signbit(w) | np.isnan(w)), where
 
 
 def run(case: Case, inputs, **more):
