@@ -554,8 +554,8 @@ def cdist(x, y=None, *, metric="euclidean", p=2, out=None):
     y : array_like, optional
         Shape (m, d); x itself by default, which takes half the work. float64 if the dtypes differ.
     metric : {"euclidean", "sqeuclidean", "manhattan", "chebyshev", "minkowski", "cosine", "dot"}
-        √Σd², Σd², Σ\|d\|, max \|d\| and (Σ\|d\|^p)^(1/p) with d = x − y; 1 − cos of the angle (1 for a zero vector); and
-        the inner product Σxy, no distance.
+        √Σd², Σd², Σ\|d\|, max \|d\| and (Σ\|d\|^p)^(1/p) with d = x − y; 1 − cos of the angle (1 from a zero vector,
+        whatever the other holds); and the inner product Σxy, no distance.
     p : float
         Of ``"minkowski"``, > 0 or inf.
     out : ndarray, optional
